@@ -1,0 +1,72 @@
+"""Everything Sentinel raises on purpose.
+
+    SentinelError
+    ├── ConfigError          the configuration is wrong; lists every problem with its remedy
+    ├── SourceError          Prometheus could not answer
+    │   ├── TransientSourceError   worth a retry: refused, slow, 5xx, truncated
+    │   └── PermanentSourceError   a retry changes nothing: 4xx, no such metric, too many series
+    ├── StoreError           the SQL or the data store refuses: newer schema, full disk, locked
+    │   └── ConflictError    somebody else changed it first; read again and decide again
+    ├── ArtifactError        a model file is missing, tampered with, truncated or foreign
+    ├── ModelError           a model raised, hung, or returned NaN or the wrong shape
+    ├── RegistryError        no such version, no predecessor to roll back to
+    └── ServiceError         a process of ours cannot start or be reached: busy port, second start
+"""
+
+from collections.abc import Sequence
+
+
+class SentinelError(Exception):
+    """Root of the tree; its message says what happened and what to do about it."""
+
+
+class ConfigError(SentinelError):
+    """Every problem of a configuration at once, each with its remedy.
+
+    >>> print(ConfigError(["watches[0].horizon: '5x' is not a duration; write 30s, 5m, 1h or 7d"]))
+    1 problem in the configuration:
+      - watches[0].horizon: '5x' is not a duration; write 30s, 5m, 1h or 7d
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
+        super().__init__(
+            "\n".join([f"{count} in the configuration:", *(f"  - {problem}" for problem in self.problems)])
+        )
+
+
+class SourceError(SentinelError):
+    """Prometheus could not answer."""
+
+
+class TransientSourceError(SourceError):
+    """A retry may succeed."""
+
+
+class PermanentSourceError(SourceError):
+    """A retry changes nothing; a person must act."""
+
+
+class StoreError(SentinelError):
+    """The SQL or the data store refuses."""
+
+
+class ConflictError(StoreError):
+    """Somebody else changed the same thing first."""
+
+
+class ArtifactError(SentinelError):
+    """A model file is missing, tampered with, truncated or foreign."""
+
+
+class ModelError(SentinelError):
+    """A model raised, hung, or returned something that is not a forecast."""
+
+
+class RegistryError(SentinelError):
+    """The registry has no such version, or no predecessor."""
+
+
+class ServiceError(SentinelError):
+    """A process cannot start or be reached."""

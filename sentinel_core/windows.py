@@ -1,0 +1,61 @@
+"""Regular windows of many series: the one shape in which samples travel through the house."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Samples of n series on a regular grid of T timestamps; gaps are NaN, infinities too.
+
+    fingerprints: int64 [n], ascending and unique
+    timestamps:   int64 [T], unix seconds, multiples of step_seconds, ascending by step_seconds
+    values:       float64 [n, T]
+    """
+
+    fingerprints: IntArray
+    timestamps: IntArray
+    values: FloatArray
+    step_seconds: int
+
+    def __post_init__(self) -> None:
+        shape = (len(self.fingerprints), len(self.timestamps))
+        if self.values.shape != shape:
+            raise ValueError(f"values are {self.values.shape}, but fingerprints and timestamps say {shape}")
+
+    @property
+    def last(self) -> int:
+        """The newest timestamp, unix seconds."""
+        return int(self.timestamps[-1])
+
+    def until(self, timestamp: int) -> "Window":
+        """The part at or before `timestamp` (views, no copies)."""
+        return self.columns(slice(0, int(np.searchsorted(self.timestamps, timestamp, side="right"))))
+
+    def newest(self, steps: int) -> "Window":
+        """The last `steps` columns, or all there are."""
+        return self.columns(slice(max(0, len(self.timestamps) - steps), None))
+
+    def columns(self, span: slice) -> "Window":
+        """A span of time, by column index."""
+        return replace(self, timestamps=self.timestamps[span], values=self.values[:, span])
+
+    def rows(self, index: Sequence[int] | IntArray | NDArray[np.bool_]) -> "Window":
+        """Some series, by ascending row index or by mask."""
+        return replace(self, fingerprints=self.fingerprints[index], values=self.values[index])
+
+
+def grid(start: int, end: int, step_seconds: int) -> IntArray:
+    """Every multiple of the step in [start, end], unix seconds.
+
+    >>> grid(61, 180, 60).tolist()
+    [120, 180]
+    """
+    first = -(-start // step_seconds) * step_seconds
+    return np.arange(first, end + 1, step_seconds, dtype=np.int64)
