@@ -1,0 +1,124 @@
+"""What each step of the pipeline tells whoever ran it: Dagster's metadata, the CLI, the tests."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TickPlan:
+    """What is due: the watches, and the span of the grid (unix seconds, inclusive) that their tick has to cover."""
+
+    slugs: tuple[str, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class ScrapeReport:
+    """One reading of Prometheus; `failures` maps a watch's slug to what went wrong with it alone."""
+
+    watches: int
+    series: int
+    samples: int
+    gaps: int  # grid points without a sample
+    non_finite: int  # NaN and Inf samples, kept as gaps
+    new_series: int
+    vanished_series: int
+    clock_skew_seconds: float
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ForecastReport:
+    """One issue of forecasts; pooled and naive count series that no version has learnt yet."""
+
+    watches: int
+    series: int
+    origins: int
+    rows: int
+    pooled: int
+    naive: int
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WatchDrift:
+    """A watch's drift: severity of its worst series and how many series stand at each."""
+
+    slug: str
+    severity: str  # none | low | high
+    drift_mae: float | None  # of the worst series, in the watch's drift_unit
+    low: int
+    high: int
+    scored: int
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """One scoring of forecasts whose time has come."""
+
+    rows: int
+    watches: tuple[WatchDrift, ...]
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def share_low(self) -> float:
+        """Share of scored series at low severity or worse, 0 … 1."""
+        return self._share(sum(watch.low + watch.high for watch in self.watches))
+
+    @property
+    def share_high(self) -> float:
+        """Share of scored series at high severity, 0 … 1."""
+        return self._share(sum(watch.high for watch in self.watches))
+
+    def _share(self, count: int) -> float:
+        return count / max(1, sum(watch.scored for watch in self.watches))
+
+
+@dataclass(frozen=True)
+class ActionRequest:
+    """A decision to train some watches in one run; the lease behind it keeps the next evaluation from asking again."""
+
+    kind: str  # cold_start | finetune | retrain
+    slugs: tuple[str, ...]
+    run_key: str
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """One watch's training. `version` is None where nothing could be trained; `promoted` says whether it serves."""
+
+    slug: str
+    kind: str
+    reason: str
+    version: int | None
+    parent: int | None
+    promoted: bool
+    detail: str  # why it was promoted or not, for people
+    series: int = 0
+    series_refitted: int = 0
+    span_start: int | None = None
+    span_end: int | None = None
+    sha256: str | None = None
+    mae: float | None = None
+    champion_mae: float | None = None
+    coverage: float | None = None
+    seconds: float = 0.0
+    model_class: str = ""
+    plot_png: bytes | None = None
+
+
+@dataclass(frozen=True)
+class ActivationReport:
+    """A change of what serves, or what serves now."""
+
+    slug: str
+    action: str  # promote | rollback | release | confirm
+    version: int
+    previous: int | None
+    pinned: bool
+    reason: str
+    trained_run_id: str | None
+    span_start: int
+    span_end: int
+    sha256: str
