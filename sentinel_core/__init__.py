@@ -1,0 +1,7 @@
+"""Sentinel: forecasts of what production will do, and drift of what production models do."""
+
+from sentinel_core.config import AuthConfig, SentinelConfig, WatchConfig
+
+__version__ = "0.1.0"
+
+__all__ = ["AuthConfig", "SentinelConfig", "WatchConfig", "__version__"]

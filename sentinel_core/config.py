@@ -1,8 +1,20 @@
 """What a person configures: dataclasses in Python, the same in `sentinel.toml`; every problem is listed at once."""
 
+import hashlib
+import json
+import os
+import re
+import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
 from typing import Any
+
+from sentinel_core import validation
+from sentinel_core.durations import parse_duration
+from sentinel_core.errors import ConfigError
+from sentinel_core.series import Selector
 
 
 @dataclass(frozen=True)
@@ -21,7 +33,11 @@ class AuthConfig:
 
 @dataclass(frozen=True)
 class WatchConfig:
-    """One selector (or PromQL expression) with its model, horizon and schedule."""
+    """One selector (or PromQL expression) with its model, horizon and schedule.
+
+    A watch alone is not validated: the SentinelConfig that holds it lists the problems of all watches at once. The
+    properties below hold for a valid watch.
+    """
 
     metric: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -44,6 +60,62 @@ class WatchConfig:
     level: float = 0.95  # nominal coverage of the bounds
     max_series: int = 10_000
 
+    @cached_property
+    def step_seconds(self) -> int:
+        """Spacing of the grid."""
+        return parse_duration(self.granularity)
+
+    @cached_property
+    def horizon_steps(self) -> int:
+        """Leads of one forecast."""
+        return parse_duration(self.horizon) // self.step_seconds
+
+    @cached_property
+    def lookback_steps(self) -> int:
+        """Lags before an origin."""
+        return parse_duration(self.lookback) // self.step_seconds
+
+    @cached_property
+    def history_steps(self) -> int:
+        """The most a model is trained on."""
+        return parse_duration(self.history) // self.step_seconds
+
+    @cached_property
+    def selector(self) -> str:
+        """Canonical text of metric and matchers; the name of a query.
+
+        >>> WatchConfig(metric="up", labels={"job": "api", "env": "!=test"}).selector
+        'up{env!="test",job="api"}'
+        """
+        if self.metric is None:
+            return self.name or ""
+        return str(Selector.of(self.metric, self.labels))
+
+    @cached_property
+    def slug(self) -> str:
+        """What the watch is called in partitions, tables and files: at most 63 of `[A-Za-z0-9_.-]`.
+
+        It depends on what is forecast (expression, granularity, horizon), not on how (model, thresholds, schedule), so
+        that a change of model keeps the history of the watch.
+
+        >>> WatchConfig(metric="up").slug
+        'up-48a2e891'
+        """
+        identity = [self.query or self.selector, self.name, self.step_seconds, self.horizon_steps]
+        digest = hashlib.blake2b(json.dumps(identity).encode(), digest_size=4).hexdigest()
+        return f"{re.sub('[^A-Za-z0-9_.-]', '_', self.name or self.metric or '')[:54]}-{digest}"
+
+    @cached_property
+    def model_path(self) -> str:
+        """The model as text that another process understands: a built-in's name, or `package.module:Class`."""
+        return validation.model_path(self.model_class)
+
+    @cached_property
+    def spec_digest(self) -> str:
+        """SHA-256 of what a trained artifact must have been made for: model class, grid and model_params."""
+        spec = [self.model_path, self.step_seconds, self.horizon_steps, self.lookback_steps, dict(self.model_params)]
+        return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+
 
 @dataclass(frozen=True)
 class SentinelConfig:
@@ -65,3 +137,119 @@ class SentinelConfig:
     forecast_retention: str = "90d"
     emit_steps: Sequence[int] = ()  # leads shown on /metrics; empty: all
     auth: AuthConfig = field(default_factory=AuthConfig)
+
+    def __post_init__(self) -> None:
+        problems = validation.problems(self)
+        if problems:
+            raise ConfigError(problems)
+        object.__setattr__(self, "watches", tuple(self.watches))
+        object.__setattr__(self, "emit_steps", tuple(self.emit_steps))
+
+    @cached_property
+    def store_path(self) -> Path:
+        """The artifact store as an absolute folder."""
+        return Path(self.artifact_store).expanduser().resolve()
+
+    @property
+    def resolved_sql_url(self) -> str:
+        """Where the catalogue and the small state are."""
+        return self.sql_url or f"sqlite:///{self.store_path / 'sentinel.db'}"
+
+    @property
+    def resolved_data_url(self) -> str:
+        """Where the segments and the artifacts are."""
+        return self.data_url or (self.store_path / "data").as_uri()
+
+    def watch(self, slug: str) -> WatchConfig:
+        """The watch with this slug; ConfigError names the ones there are."""
+        for watch in self.watches:
+            if watch.slug == slug:
+                return watch
+        known = ", ".join(watch.slug for watch in self.watches) or "none"
+        raise ConfigError([f"no watch has the slug {slug!r}; configured: {known}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, with the store's absolute path and models by name: what another process needs."""
+        plain = _plain(self)
+        plain["artifact_store"] = str(self.store_path)
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "SentinelConfig":
+        """Build from parsed TOML or JSON; unknown fields and every other problem are in one ConfigError."""
+        problems: list[str] = []
+
+        def known(table: Mapping[str, Any], target: type, where: str) -> dict[str, Any]:
+            names = [entry.name for entry in fields(target)]
+            problems.extend(validation.unknown_field(where + key, key, names) for key in table if key not in names)
+            return {key: value for key, value in table.items() if key in names}
+
+        values = known(data, cls, "")
+        if isinstance(values.get("auth"), Mapping):
+            values["auth"] = AuthConfig(**known(values["auth"], AuthConfig, "auth."))
+        if isinstance(values.get("watches"), Sequence):
+            values["watches"] = [
+                WatchConfig(**known(table, WatchConfig, f"watches[{index}].")) if isinstance(table, Mapping) else table
+                for index, table in enumerate(values["watches"])
+            ]
+        try:
+            config = cls(**values)
+        except ConfigError as error:
+            raise ConfigError([*problems, *error.problems]) from None
+        if problems:
+            raise ConfigError(problems)
+        return config
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = {}
+    for entry in fields(value):
+        item = getattr(value, entry.name)
+        if entry.name == "model_class":
+            item = value.model_path
+        elif entry.name == "watches":
+            item = [_plain(watch) for watch in item]
+        elif isinstance(item, AuthConfig):
+            item = _plain(item)
+        elif isinstance(item, Mapping):
+            item = dict(item)
+        elif isinstance(item, tuple):
+            item = list(item)
+        plain[entry.name] = item
+    return plain
+
+
+def config_path(path: str | Path | None = None) -> Path | None:
+    """The file that `load_config` reads: the given one, else $SENTINEL_CONFIG, else ./sentinel.toml, else none."""
+    if path is None:
+        path = os.environ.get("SENTINEL_CONFIG") or None
+    if path is not None:
+        return Path(path).expanduser().absolute()
+    default = Path("sentinel.toml").absolute()
+    return default if default.exists() else None
+
+
+def load_config(path: str | Path | None = None) -> SentinelConfig:
+    """Read a `.toml` or `.json` file (see `config_path`); the defaults, without watches, where there is none.
+
+    A relative `artifact_store` is relative to the file, so that every command finds the same store from anywhere.
+    """
+    file = config_path(path)
+    if file is None:
+        return SentinelConfig()
+    try:
+        text = file.read_text(encoding="utf-8")
+        data = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
+    except FileNotFoundError:
+        raise ConfigError([f"{file}: no such file; write one with `sentinel init`"]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{file}: cannot be read: {error}"]) from None
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        kind = "JSON" if file.suffix == ".json" else "TOML"
+        raise ConfigError([f"{file}: is not valid {kind}: {error}"]) from None
+    if not isinstance(data, dict):
+        raise ConfigError([f"{file}: is not a table of settings; see `sentinel init`"])
+    store = data.get("artifact_store", SentinelConfig.artifact_store)
+    if isinstance(store, str):
+        data["artifact_store"] = str(file.parent / Path(store).expanduser())
+    return SentinelConfig.from_dict(data)

@@ -1,0 +1,340 @@
+"""The rules of a configuration: each problem is one line that says where, what, and what to write instead.
+
+Nothing here asks the network or the disk, except that a model named by import path is imported.
+"""
+
+import difflib
+import ipaddress
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from sentinel_core.durations import format_duration, parse_duration
+from sentinel_core.series import LABEL_NAME, METRIC_NAME, Matcher
+
+if TYPE_CHECKING:
+    from sentinel_core.config import AuthConfig, SentinelConfig, WatchConfig
+
+MIN_STEP_SECONDS = 5  # a run per tick takes 3-9 s to start; 15 s keeps up, below 5 s every tick would come late
+MAX_HORIZON_STEPS = 10_000  # leads are stored as int16, and Prometheus refuses more than 11,000 points
+
+_SQL_URL = r"sqlite:////.|postgresql(\+psycopg)?://."
+_DATA_URL = r"file:///.|s3://."
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+_NOT_RE2 = re.compile(r"\(\?(?:[=!>]|<[=!]|P=|\()|\\[1-9]")  # lookaround, atomic groups, back-references
+
+
+def problems(config: "SentinelConfig") -> list[str]:
+    """Every problem of a configuration, watches included; empty where there is none."""
+    found, typed = _type_problems(config, "")
+    found += _config_problems(config, typed)
+    if "auth" in typed:
+        auth_found, _ = _type_problems(config.auth, "auth.")
+        found += auth_found or _auth_problems(config.auth)
+    if "watches" in typed:
+        valid = []
+        for index, watch in enumerate(config.watches):
+            where = f"watches[{index}]."
+            watch_found, watch_typed = _type_problems(watch, where)
+            watch_found += [where + problem for problem in _watch_problems(watch, watch_typed)]
+            found += watch_found
+            if not watch_found:
+                valid.append((index, watch))
+        found += _duplicates(valid)
+    return found
+
+
+def unknown_field(where: str, name: str, known: Sequence[str]) -> str:
+    """The problem of a field that does not exist, with the closest one that does.
+
+    >>> unknown_field("watches[0].horizn", "horizn", ["horizon", "history"])
+    'watches[0].horizn: unknown field; did you mean horizon?'
+    """
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
+    return f"{where}: unknown field; {hint}"
+
+
+# ---- types
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a value has the type of a field: the few forms that the configuration's dataclasses use."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return True
+    if origin is types.UnionType:
+        return any(_fits(value, argument) for argument in arguments)
+    if origin is Mapping:
+        return isinstance(value, Mapping) and all(
+            _fits(key, arguments[0]) and _fits(item, arguments[1]) for key, item in value.items()
+        )
+    if origin is Sequence:
+        return isinstance(value, (list, tuple)) and all(_fits(item, arguments[0]) for item in value)
+    if annotation in (int, float):
+        return isinstance(value, (int, annotation)) and not isinstance(value, bool)
+    return isinstance(value, annotation)
+
+
+def _wanted(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is types.UnionType:
+        return _wanted(arguments[0])
+    if origin is Mapping:
+        return "a table of text to text" if arguments[1] is str else "a table"
+    if origin is Sequence:
+        return "a list of " + ("whole numbers" if arguments[0] is int else f"{arguments[0].__name__}")
+    plain = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    return plain.get(annotation) or annotation.__name__
+
+
+def _type_problems(section: Any, where: str) -> tuple[list[str], set[str]]:
+    """The problems of a section's types, and the names of the fields that are of the right one."""
+    found, typed = [], set()
+    for entry in fields(section):
+        value = getattr(section, entry.name)
+        if _fits(value, entry.type):
+            typed.add(entry.name)
+        else:
+            found.append(f"{where}{entry.name}: {value!r} is not {_wanted(entry.type)}")
+    return found, typed
+
+
+# ---- rules
+
+
+def _duration(text: str, field: str, found: list[str]) -> int | None:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        found.append(f"{field}: {error}")
+        return None
+
+
+def _config_problems(config: "SentinelConfig", typed: set[str]) -> list[str]:
+    found: list[str] = []
+    if "prometheus_url" in typed:
+        found += _url_problem("prometheus_url", config.prometheus_url)
+    ports = [name for name in ("emitter_port", "dagster_port") if name in typed]
+    for name in ports:
+        if not 1 <= getattr(config, name) <= 65_535:
+            found.append(f"{name}: {getattr(config, name)} is not a port; write 1 to 65535")
+    if len(ports) == 2 and config.emitter_port == config.dagster_port:
+        found.append(f"dagster_port: {config.dagster_port} is emitter_port too; give each its own")
+    if "artifact_store" in typed and (not config.artifact_store or "://" in config.artifact_store):
+        found.append(
+            f"artifact_store: {config.artifact_store!r} is not a local folder; write a path (an s3:// URL goes into data_url)"
+        )
+    if "max_versions_per_metric" in typed and config.max_versions_per_metric < 1:
+        found.append(f"max_versions_per_metric: {config.max_versions_per_metric} keeps nothing; write 1 or more")
+    if "scrape_timeout" in typed and not 0 < config.scrape_timeout < math.inf:
+        found.append(f"scrape_timeout: {config.scrape_timeout} is not a time; write seconds above 0, as 10.0")
+    if "bind_address" in typed and not _is_address(config.bind_address):
+        found.append(
+            f"bind_address: {config.bind_address!r} is not an address; write 127.0.0.1 (this machine) or 0.0.0.0 (all)"
+        )
+    if "sql_url" in typed and config.sql_url and not re.match(_SQL_URL, config.sql_url):
+        found.append(  # without the URL: it may hold a password
+            "sql_url: is no database that Sentinel knows; write sqlite:////absolute/path.db or "
+            "postgresql+psycopg://user@host/database"
+        )
+    if "data_url" in typed and config.data_url and not re.match(_DATA_URL, config.data_url):
+        found.append(f"data_url: {config.data_url!r} is no place for data; write file:///folder or s3://bucket/prefix")
+    if "emit_steps" in typed and any(step < 1 for step in config.emit_steps):
+        found.append(f"emit_steps: {list(config.emit_steps)}: leads count from 1")
+    for name in ("settle_delay", "window_retention", "forecast_retention"):
+        if name in typed:
+            _duration(getattr(config, name), name, found)
+    return found
+
+
+def _url_problem(name: str, url: str) -> Iterator[str]:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good:
+        yield f"{name}: {url!r} is not an HTTP address; write http://host:9090"
+    elif parts.query or parts.fragment:
+        yield f"{name}: {parts.hostname} is followed by a query; write the address without ? and #"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return bool(_HOST.fullmatch(text)) and not re.fullmatch(r"[\d.]+", text)
+    return True
+
+
+def _auth_problems(auth: "AuthConfig") -> Iterator[str]:
+    if auth.bearer_token_env and auth.username:
+        yield "auth: bearer_token_env and username exclude each other; keep one"
+    if bool(auth.username) != bool(auth.password_env):
+        yield "auth: basic authentication needs both username and password_env (the variable that holds the password)"
+    if bool(auth.cert_file) != bool(auth.key_file):
+        yield "auth: a client certificate needs both cert_file and key_file"
+    for header in auth.headers_env:
+        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", header):
+            yield f"auth.headers_env: {header!r} is not a header's name"
+
+
+def _watch_problems(watch: "WatchConfig", typed: set[str]) -> list[str]:
+    found: list[str] = []
+    if typed.issuperset({"metric", "labels", "query", "name", "kind"}):
+        found += _target_problems(watch)
+    if typed.issuperset({"granularity", "horizon", "lookback", "history"}):
+        found += _grid_problems(watch)
+    for name in ("drift_cooldown", "model_timeout"):
+        if name in typed:
+            _duration(getattr(watch, name), name, found)
+    if typed.issuperset({"drift_finetune_threshold", "drift_retrain_threshold"}):
+        found += _threshold_problems(watch.drift_finetune_threshold, watch.drift_retrain_threshold)
+    for name, allowed in (("drift_unit", ("mae", "scaled")), ("kind", ("auto", "gauge", "counter"))):
+        if name in typed and getattr(watch, name) not in allowed:
+            found.append(
+                f"{name}: {getattr(watch, name)!r} is unknown; write {', '.join(allowed[:-1])} or {allowed[-1]}"
+            )
+    for name in ("drift_window", "max_series"):
+        if name in typed and getattr(watch, name) < 1:
+            found.append(f"{name}: {getattr(watch, name)} is not above 0")
+    if "level" in typed and not 0 < watch.level < 1:
+        found.append(f"level: {watch.level} is not a share between 0 and 1; write 0.95")
+    if "cron" in typed:
+        found += _cron_problem(watch.cron)
+    found += _model_problems(watch, "model_params" in typed)
+    return found
+
+
+def _target_problems(watch: "WatchConfig") -> Iterator[str]:
+    if watch.metric is not None and watch.query is not None:
+        yield "query: a watch has either metric (with labels) or query (with name); remove one"
+    elif watch.metric is None and watch.query is None:
+        yield "metric: required; write the metric's name, or a PromQL expression in query and its name in name"
+    elif watch.metric is not None:
+        if not METRIC_NAME.fullmatch(watch.metric):
+            yield f"metric: {watch.metric!r} is not a metric's name; put matchers into labels, an expression into query"
+        if watch.name is not None:
+            yield "name: is only for a query; a metric's predictions bear the metric's own name"
+    else:
+        if not (watch.query or "").strip():
+            yield "query: is empty; write a PromQL expression"
+        if watch.name is None:
+            yield "name: required with query; predictions are emitted as <name>_sentinel_predicted"
+        elif not METRIC_NAME.fullmatch(watch.name):
+            yield f"name: {watch.name!r} is not a metric's name; write letters, digits and _"
+        if watch.labels:
+            yield "labels: belong to metric; write the matchers into the query"
+        if watch.kind == "counter":
+            yield "kind: a query is forecast as it is; write rate(...) in the query"
+    for label, text in watch.labels.items():
+        if not LABEL_NAME.fullmatch(label):
+            yield f"labels: {label!r} is not a label's name"
+        elif label == "__name__":
+            yield "labels: __name__ is the metric's name; write it in metric"
+        else:
+            yield from _matcher_problem(Matcher.parse(label, text))
+
+
+def _matcher_problem(matcher: Matcher) -> Iterator[str]:
+    if matcher.operator not in ("=~", "!~"):
+        return
+    if _NOT_RE2.search(matcher.value):
+        yield f"labels: {matcher}: Prometheus' regular expressions (RE2) have no lookaround and no back-references"
+        return
+    try:
+        re.compile(matcher.value)
+    except re.error as error:
+        yield f"labels: {matcher}: is not a regular expression: {error}"
+
+
+def _grid_problems(watch: "WatchConfig") -> list[str]:
+    found: list[str] = []
+    step, horizon, lookback, history = (
+        _duration(getattr(watch, name), name, found) for name in ("granularity", "horizon", "lookback", "history")
+    )
+    if step is not None and step < MIN_STEP_SECONDS:
+        found.append(f"granularity: {watch.granularity} is shorter than a tick can keep up with; write 15s or more")
+    for name, seconds in (("horizon", horizon), ("lookback", lookback)):
+        if step is not None and seconds is not None and seconds % step:
+            below, above = (
+                format_duration(max(1, seconds // step) * step),
+                format_duration((seconds // step + 1) * step),
+            )
+            nearest = above if below == above else f"{below} or {above}"
+            found.append(
+                f"{name}: {getattr(watch, name)} is not a multiple of granularity {watch.granularity}; write {nearest}"
+            )
+    if step and horizon and horizon // step > MAX_HORIZON_STEPS:
+        found.append(f"horizon: {horizon // step:,} steps; at most {MAX_HORIZON_STEPS:,}: take a longer granularity")
+    if horizon and lookback and history and history < lookback + horizon:
+        least = format_duration(lookback + horizon)
+        found.append(f"history: {watch.history} is shorter than lookback + horizon; write {least} or more")
+    return found
+
+
+def _threshold_problems(finetune: float, retrain: float) -> Iterator[str]:
+    for name, value in (("drift_finetune_threshold", finetune), ("drift_retrain_threshold", retrain)):
+        if not (math.isfinite(value) and value >= 0):
+            yield f"{name}: {value} is not a threshold; write a number of 0 or more"
+    if finetune > retrain:
+        yield (
+            f"drift_finetune_threshold: {finetune} is above drift_retrain_threshold {retrain}; "
+            "low drift finetunes, high drift retrains"
+        )
+
+
+def _cron_problem(cron: str) -> Iterator[str]:
+    from croniter import croniter  # here: importing the configuration stays quick
+
+    remedy = "write five fields, as 0 */6 * * * (minute hour day month weekday)"
+    if len(cron.split()) != 5 or not croniter.is_valid(cron):
+        yield f"cron: {cron!r} is not a schedule; {remedy}"
+        return
+    try:
+        croniter(cron).get_next()
+    except Exception:  # croniter's own error for a day that no year has
+        yield f"cron: {cron!r} never comes round; {remedy}"
+
+
+def _duplicates(watches: Sequence[tuple[int, "WatchConfig"]]) -> Iterator[str]:
+    seen: dict[str, int] = {}
+    names: dict[str, tuple[int, str]] = {}
+    for index, watch in watches:
+        where = f"watches[{index}]"
+        if watch.slug in seen:
+            yield (
+                f"{where}: is the same as watches[{seen[watch.slug]}] ({watch.selector}, granularity "
+                f"{watch.granularity}, horizon {watch.horizon}); remove one, or give it another horizon"
+            )
+        elif watch.query and watch.name and names.setdefault(watch.name, (index, watch.query))[1] != watch.query:
+            other = names[watch.name][0]
+            yield f"{where}.name: watches[{other}] emits {watch.name!r} for another query; choose another name"
+        seen.setdefault(watch.slug, index)
+
+
+# ---- models
+
+
+def model_path(model_class: Any) -> str:
+    """The model as text that another process understands: a built-in's name, or `package.module:Class`."""
+    if isinstance(model_class, str):
+        return model_class
+    return f"{model_class.__module__}:{model_class.__qualname__}"
+
+
+def _model_problems(watch: "WatchConfig", params_typed: bool) -> Iterator[str]:
+    if watch.model_class is None:
+        yield "model_class: required"
+    if params_typed:
+        try:
+            json.dumps(dict(watch.model_params))
+        except (TypeError, ValueError) as error:
+            yield f"model_params: must be plain numbers, text, lists and tables: {error}"
