@@ -55,6 +55,7 @@ watch_state = sa.Table(  # one row per watch, rewritten by every tick
     sa.Column("drift_low", sa.Integer, nullable=False, server_default="0"),  # series at low severity
     sa.Column("drift_high", sa.Integer, nullable=False, server_default="0"),
     sa.Column("drift_scored", sa.Integer, nullable=False, server_default="0"),  # series with a verdict
+    sa.Column("unlearnt", sa.Integer, nullable=False, server_default="0"),  # live series no version has learnt
 )
 
 coverage = sa.Table(  # spans of the grid that were asked for, merged; holes are what a backfill has to fill

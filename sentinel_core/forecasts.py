@@ -1,0 +1,109 @@
+"""Issue forecasts: many watches' models as one, from the newest window, with bounds and the version behind each series."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentinel_core.models.base import BatchModel
+from sentinel_core.windows import FloatArray, IntArray, Window
+
+NAIVE = 0  # version of a series forecast by its last value; -v is "pooled from version v"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model with what its training measured; all arrays have the model's series as their first axis.
+
+    versions: int32 [n], the version that last fitted each series
+    offsets:  float64 [n, horizon_steps, 2], added to a forecast to get its lower and upper bound
+    mae:      float64 [n, horizon_steps], held-back MAE per lead
+    """
+
+    model: BatchModel
+    versions: NDArray[np.int32]
+    offsets: FloatArray
+    mae: FloatArray
+
+    def take(self, fingerprints: IntArray) -> "Fitted":
+        """The same with just these series (each known), in this order."""
+        order = np.argsort(self.model.fingerprints, kind="stable")
+        rows = order[np.searchsorted(self.model.fingerprints, fingerprints, sorter=order)]
+        return Fitted(self.model.take(fingerprints), self.versions[rows], self.offsets[rows], self.mae[rows])
+
+    def put(self, other: "Fitted") -> "Fitted":
+        """This with the other's series added or replaced; fingerprints ascend."""
+        keep = self.model.fingerprints[~np.isin(self.model.fingerprints, other.model.fingerprints)]
+        return concat([self.take(keep), other]).take(np.union1d(keep, other.model.fingerprints)) if len(keep) else other
+
+
+def concat(parts: list[Fitted]) -> Fitted:
+    """Several watches' models of one class, grid and parameters as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Fitted(
+        type(parts[0].model).concat([part.model for part in parts]),
+        np.concatenate([part.versions for part in parts]),
+        np.concatenate([part.offsets for part in parts]),
+        np.concatenate([part.mae for part in parts]),
+    )
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """mean, lower, upper: float64 [n, horizon_steps], column k is lead k + 1; versions: int32 [n]."""
+
+    mean: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    versions: NDArray[np.int32]
+
+
+def issue(fitted: Fitted, window: Window, horizon_steps: int) -> Forecast:
+    """Forecast the series of `fitted` from the window's last timestamp; the window has the same series in any order.
+
+    A forecast that is not finite (a user's model may return one) becomes the last value and is marked NAIVE.
+    """
+    context = window.newest(fitted.model.context_steps)
+    mean = fitted.model.predict_window(context, horizon_steps)
+    versions = fitted.versions.copy()
+    broken = ~np.isfinite(mean).all(axis=1)
+    if broken.any():
+        mean = mean.copy()
+        mean[broken] = last_values(context)[broken, None]
+        versions[broken] = NAIVE
+    return Forecast(mean, mean + fitted.offsets[:, :, 0], mean + fitted.offsets[:, :, 1], versions)
+
+
+def issue_unlearnt(fitted: Fitted | None, window: Window, horizon_steps: int, version: int) -> Forecast:
+    """Forecast series that no version has learnt: pooled parameters where the model can, else the last value.
+
+    Their bounds are the median of the learnt series' bounds, scaled by each series' mean absolute step.
+    """
+    n = len(window.fingerprints)
+    mean = np.repeat(last_values(window)[:, None], horizon_steps, axis=1)
+    versions = np.zeros(n, np.int32)
+    relative = np.zeros((horizon_steps, 2))
+    if fitted is not None and len(fitted.model.fingerprints):
+        pooled = fitted.model.adopt(window).predict_window(window.newest(fitted.model.context_steps), horizon_steps)
+        usable = np.isfinite(pooled).all(axis=1) & (np.isfinite(window.values).sum(axis=1) > 1)
+        mean[usable] = pooled[usable]
+        versions[usable] = -version
+        one_step = np.maximum(fitted.mae[:, :1, None], np.finfo(float).tiny)
+        relative = np.median(fitted.offsets / one_step, axis=0)
+    offsets = relative[None] * mean_absolute_step(window)[:, None, None]
+    return Forecast(mean, mean + offsets[:, :, 0], mean + offsets[:, :, 1], versions)
+
+
+def last_values(window: Window) -> FloatArray:
+    """The newest finite value of each series [n]; NaN where there is none."""
+    finite = np.isfinite(window.values)
+    newest = window.values.shape[1] - 1 - np.argmax(finite[:, ::-1], axis=1)
+    return np.where(finite.any(axis=1), window.values[np.arange(len(newest)), newest], np.nan)
+
+
+def mean_absolute_step(window: Window) -> FloatArray:
+    """Mean absolute difference between neighbouring samples of each series [n]; 0 where there are fewer than two."""
+    difference = np.abs(np.diff(window.values, axis=1))
+    count = np.isfinite(difference).sum(axis=1)
+    return np.where(count > 0, np.nansum(difference, axis=1) / np.maximum(count, 1), 0.0)

@@ -1,0 +1,187 @@
+"""Train on a copy, validate on held-back origins at every lead, and judge each series' candidate against its champion."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentinel_core import intervals
+from sentinel_core.errors import ModelError
+from sentinel_core.forecasts import Fitted
+from sentinel_core.models.base import BatchModel
+from sentinel_core.windows import FloatArray, IntArray, Window
+
+HELD_BACK_SHARE = 0.2
+MAX_ORIGINS = 48  # held-back origins a validation forecasts from: bounds at 95 % want a few dozen residuals a lead
+FAIR_ORIGINS = 8  # origins after the champion's own data from which a comparison is fair to both
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The outcome of one training; arrays are per series of the window, in its order.
+
+    fitted:       every series' parameters, those of rejected series included
+    accepted:     bool [n], the candidate is finite and not worse than its champion (or that one has drifted high)
+    mae:          float64 [n], the candidate's held-back MAE over all leads and origins (NaN where unmeasurable)
+    champion_mae: float64 [n], the champion's on the same origins (NaN where there is no champion)
+    coverage:     float, measured share of held-back actuals inside the bounds (NaN where unmeasurable)
+    """
+
+    fitted: Fitted
+    accepted: NDArray[np.bool_]
+    mae: FloatArray
+    champion_mae: FloatArray
+    coverage: float
+
+
+def held_back_origins(samples: int, lookback: int, horizon: int, fresh: int | None = None) -> IntArray:
+    """Column indices to forecast from, newest part of a history of `samples` columns, evenly spread.
+
+    The first is the last column a validation fit may see. A history of exactly lookback + horizon gives one origin.
+    Of `fresh` columns that a champion has not seen, a finetune learns the older half and is judged on the newer.
+
+    >>> held_back_origins(35, 30, 5).tolist()
+    [29]
+    >>> held_back_origins(1000, 30, 5, fresh=24).tolist()
+    [987, 988, 989, 990, 991, 992, 993, 994]
+    """
+    last = samples - horizon - 1
+    if last < 0:
+        return np.empty(0, np.int64)
+    held_back = max(int(samples * HELD_BACK_SHARE), 2 * horizon)
+    if fresh is not None:
+        held_back = min(held_back, max(fresh // 2, horizon))
+    first = max(min(lookback - 1, last), samples - held_back - 1)
+    return np.unique(np.linspace(first, last, MAX_ORIGINS).round().astype(np.int64))
+
+
+def enough_samples(window: Window, lookback: int, horizon: int) -> NDArray[np.bool_]:
+    """Which series can be trained: the span from their first to their last sample holds lookback + horizon steps."""
+    finite = np.isfinite(window.values)
+    first = np.argmax(finite, axis=1)
+    last = finite.shape[1] - 1 - np.argmax(finite[:, ::-1], axis=1)
+    return finite.any(axis=1) & (last - first + 1 >= lookback + horizon)
+
+
+def train(
+    build: Callable[[], BatchModel],
+    window: Window,
+    *,
+    version: int,
+    level: float,
+    champion: Fitted | None = None,
+    champion_end: int | None = None,
+    drifted: NDArray[np.bool_] | None = None,
+    finetune: bool = False,
+) -> Candidate:
+    """Fit (or, with `finetune`, continue the champion) and validate every series of the window.
+
+    champion:     its series may be some of the window's, none (cold start), or others
+    champion_end: newest timestamp the champion has seen, unix seconds; where enough origins lie after it, only those judge
+    drifted:      bool [n], series whose champion has drifted high: their candidate need only be finite
+
+    Raises ModelError when the model fails for the whole window.
+    """
+    known = _known(champion, window)
+    if finetune:
+        if champion is None or not known.all():
+            raise ModelError("a finetune needs a champion that knows every series; retrain instead")
+        if champion_end is None:
+            raise ModelError("a finetune needs to know how far its champion has seen; retrain instead")
+    template = build()
+    horizon, lookback = template.horizon_steps, template.lookback_steps
+    fresh = int((window.timestamps > champion_end).sum()) if finetune and champion_end is not None else None
+    origins = held_back_origins(window.values.shape[1], lookback, horizon, fresh)
+    before = window.columns(slice(0, int(origins[0]) + 1)) if len(origins) else window
+    champion_model = champion.model.take(window.fingerprints[known]) if champion is not None and known.any() else None
+
+    def fit(seen: Window) -> BatchModel:
+        if finetune:
+            assert champion is not None and champion_end is not None
+            model = champion.model.take(window.fingerprints)
+            unseen = int((seen.timestamps > champion_end).sum())
+            # a champion that has seen it all learns its newest lookback again rather than nothing
+            model.update_window(seen, max(unseen, min(lookback, len(seen.timestamps))))
+        else:
+            model = build()
+            model.fit_window(seen)
+        return model
+
+    candidate_errors = residuals(fit(before), window, origins)
+    champion_errors = np.full_like(candidate_errors, np.nan)
+    if champion_model is not None:
+        champion_errors[known] = residuals(champion_model, window.rows(known), origins)
+    judged = _fair(window, origins, champion_end)
+    mae = _mean_absolute(candidate_errors[:, judged])
+    champion_mae = _mean_absolute(champion_errors[:, judged])
+
+    lead_mae = _positive(_mean_absolute_per_lead(candidate_errors), window)
+    offsets = intervals.offsets(candidate_errors, level)
+    if finetune and champion is not None and len(origins) < FAIR_ORIGINS:
+        champion_rows = champion.take(window.fingerprints)  # too few residuals to replace what a full training measured
+        lead_mae, offsets = champion_rows.mae, champion_rows.offsets
+    model = fit(window)
+    finite = np.isfinite(model.predict_window(window.newest(model.context_steps), horizon)).all(axis=1)
+    better = ~known | ~np.isfinite(champion_mae) | (mae <= champion_mae)
+    if drifted is not None:
+        better |= drifted
+    fitted = Fitted(
+        model,
+        np.full(len(window.fingerprints), version, np.int32),
+        offsets,
+        lead_mae,
+    )
+    return Candidate(fitted, finite & better, mae, champion_mae, intervals.coverage(candidate_errors, offsets))
+
+
+def residuals(model: BatchModel, window: Window, origins: IntArray) -> FloatArray:
+    """actual - forecast from each origin column: [n, origins, horizon_steps]; NaN where the actual is a gap."""
+    horizon = model.horizon_steps
+    errors = np.full((len(window.fingerprints), len(origins), horizon), np.nan)
+    for k, origin in enumerate(origins):
+        seen = window.columns(slice(max(0, int(origin) + 1 - model.context_steps), int(origin) + 1))
+        forecast = model.predict_window(seen, horizon)
+        if forecast.shape != (len(window.fingerprints), horizon):
+            raise ModelError(f"predict_window returned {forecast.shape}, not one row a series of {horizon} steps")
+        errors[:, k] = window.values[:, origin + 1 : origin + 1 + horizon] - forecast
+    return errors
+
+
+def _known(champion: Fitted | None, window: Window) -> NDArray[np.bool_]:
+    if champion is None:
+        return np.zeros(len(window.fingerprints), bool)
+    return np.isin(window.fingerprints, champion.model.fingerprints)
+
+
+def _fair(window: Window, origins: IntArray, champion_end: int | None) -> NDArray[np.bool_]:
+    """Origins after what the champion was fitted on, if there are enough of them; else all."""
+    every = np.ones(len(origins), bool)
+    if champion_end is None:
+        return every
+    after = window.timestamps[origins] >= champion_end
+    return after if after.sum() >= FAIR_ORIGINS else every
+
+
+def _mean_absolute(errors: FloatArray) -> FloatArray:
+    """Mean over origins and leads [n]; NaN where nothing could be measured."""
+    return _nanmean(np.abs(errors).reshape(len(errors), -1))
+
+
+def _mean_absolute_per_lead(errors: FloatArray) -> FloatArray:
+    return _nanmean(np.abs(errors).transpose(0, 2, 1))
+
+
+def _nanmean(values: FloatArray) -> FloatArray:
+    """Mean over the last axis, NaN without a warning where nothing is finite."""
+    finite = np.isfinite(values)
+    count = finite.sum(axis=-1)
+    return np.where(count > 0, np.where(finite, values, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan)
+
+
+def _positive(mae: FloatArray, window: Window) -> FloatArray:
+    """Per-lead MAE that may divide: gaps filled by the series' mean, floored at a millionth of the series' size."""
+    size = _nanmean(np.abs(window.values))
+    floor = np.maximum(1e-6 * np.nan_to_num(size), np.finfo(float).tiny)
+    filled = np.where(np.isfinite(mae), mae, _nanmean(mae)[:, None])
+    return np.maximum(np.where(np.isfinite(filled), filled, floor[:, None]), floor[:, None])
