@@ -20,6 +20,10 @@ segments = sa.Table(  # immutable Parquet files; one exists for readers once its
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("dropped_at", sa.Float),
+    sa.Column(
+        "position", sa.BigInteger
+    ),  # overlay order where it is not the id: the newest segment merged into this one
+    sa.Column("thinned", sa.Boolean, nullable=False, server_default=sa.false()),  # forecasts: only some leads are left
     sa.Index("segments_live", "dataset", "key", "t1"),
     sqlite_autoincrement=True,
 )
@@ -148,4 +152,11 @@ counters = sa.Table(  # self-metrics of short-lived processes, summed here and s
     sa.Column("name", sa.String(128), primary_key=True),
     sa.Column("labels", sa.String(512), primary_key=True),  # JSON object with sorted keys
     sa.Column("value", sa.Float, nullable=False),
+)
+
+changes = sa.Table(  # one row: every write transaction on PostgreSQL bumps it, so it is queue and change token in one
+    "changes",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("value", sa.BigInteger, nullable=False),
 )
