@@ -1,0 +1,41 @@
+"""What several families of tests share: a real Prometheus with a week of history."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.prometheus_server import PrometheusServer, missing_programs
+
+
+@pytest.fixture(scope="session")
+def prometheus_programs() -> None:
+    """Skip where Prometheus is not installed; fail there in CI, which must not skip what it promises."""
+    if missing := missing_programs():
+        message = f"{' and '.join(missing)} not on PATH; apt-get install prometheus"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def prometheus(prometheus_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
+    """A running Prometheus with the default History; shared, so tests leave it running."""
+    server = PrometheusServer(tmp_path_factory.mktemp("prometheus"))
+    server.load()
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def own_prometheus(prometheus_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
+    """A running Prometheus without history, for tests that stop, pause or kill it."""
+    server = PrometheusServer(tmp_path_factory.mktemp("prometheus"))
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
