@@ -1,0 +1,137 @@
+"""/metrics and what stands behind it: the newest snapshot with its rendered bytes, kept fresh in the background.
+
+Requests only pick up what is ready; reading the store and rendering happen on one thread beside the event loop. While
+the store cannot be read, the last snapshot goes on being served, and its age is said.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sentinel_core.config import SentinelConfig
+from sentinel_core.emitter.exposition import (
+    OPENMETRICS,
+    OPENMETRICS_END,
+    PLAIN,
+    ForecastRenderer,
+    Section,
+    accepts_gzip,
+    content_type,
+    gzip_of,
+    plain,
+)
+from sentinel_core.emitter.self_metrics import SidecarMetrics, SnapshotCollector, encode
+from sentinel_core.emitter.snapshot import Forecasts, Snapshot, SnapshotLoader
+from sentinel_core.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+STATE_SECONDS = 5.0  # the ages among the self-metrics move even when the store does not
+_EMPTY = Section.of(b"")
+
+
+@dataclass(frozen=True)
+class Served:
+    """What requests are answered from; `problem` says why the store cannot be read, if it cannot."""
+
+    snapshot: Snapshot = field(default_factory=Snapshot)
+    forecasts: Section = _EMPTY
+    state: Mapping[str, Section] = field(default_factory=lambda: {PLAIN: _EMPTY, OPENMETRICS: _EMPTY})
+    rendered_at: float = 0.0
+    problem: str | None = None
+
+
+class Live:
+    """Keeps `served` fresh; `now` is the wall clock in unix seconds."""
+
+    def __init__(
+        self,
+        loader: SnapshotLoader,
+        config: SentinelConfig,
+        metrics: SidecarMetrics,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.served = Served(problem="the store has not been read yet")
+        self._loader = loader
+        self._metrics = metrics
+        self._now = now
+        self._thread = ThreadPoolExecutor(1, "sentinel-snapshot")
+        self._renderer = _renderer(config)
+
+    async def run(self) -> None:
+        """Refresh until cancelled."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def refresh(self) -> None:
+        """Look at the store once; an error becomes `served.problem`."""
+        await self._on_thread(self._refresh)
+
+    async def configure(self, config: SentinelConfig) -> None:
+        """Show the watches of another configuration, in its way."""
+
+        def configure() -> None:
+            self._loader.configure(config)
+            self._renderer = _renderer(config)
+            self.served = replace(self.served, snapshot=Snapshot())  # nothing rendered for the old one is kept
+            self._refresh()
+
+        await self._on_thread(configure)
+
+    async def _on_thread(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def close(self) -> None:
+        """Wait for the thread to end."""
+        self._thread.shutdown()
+
+    def _refresh(self) -> None:
+        now = self._now()
+        try:
+            snapshot = self._loader.load(now)
+            problem = None
+        except Exception as error:  # whatever it is, what was served goes on being served, and says so
+            if not isinstance(error, StoreError):
+                logger.exception("the store could not be read")
+            snapshot, problem = self.served.snapshot, str(error) or type(error).__name__
+        served = self.served
+        forecasts = served.forecasts
+        if not _same(snapshot.forecasts, served.snapshot.forecasts):
+            forecasts = Section.of(self._renderer.render(snapshot.forecasts))
+        state, rendered_at = served.state, served.rendered_at
+        if snapshot.watches is not served.snapshot.watches or now - rendered_at >= STATE_SECONDS:
+            collector = SnapshotCollector(snapshot, now)
+            state = {kind: Section.of(encode(collector, kind)) for kind in (PLAIN, OPENMETRICS)}
+            rendered_at = now
+        self._metrics.store_up.set(problem is None)
+        self._metrics.snapshot_time.set(snapshot.read_at or 0)
+        self.served = Served(snapshot, forecasts, state, rendered_at, problem)
+
+    def metrics(self, request: Request) -> Response:
+        """GET /metrics."""
+        kind = content_type(request.headers.get("accept", ""))
+        own = encode(self._metrics.registry, kind) + (OPENMETRICS_END if kind == OPENMETRICS else b"")
+        served = self.served
+        sections = (served.forecasts, served.state[kind], Section.of(own))
+        headers = {"content-type": kind, "vary": "Accept, Accept-Encoding", "cache-control": "no-store"}
+        if accepts_gzip(request.headers.get("accept-encoding", "")):
+            return Response(gzip_of(sections), headers=headers | {"content-encoding": "gzip"})
+        return Response(plain(sections), headers=headers)
+
+
+def _same(some: Iterable[Forecasts], others: Iterable[Forecasts]) -> bool:
+    """Whether two snapshots share every forecast: then the lines are the same too."""
+    return all(one is other for one, other in zip_longest(some, others))
+
+
+def _renderer(config: SentinelConfig) -> ForecastRenderer:
+    return ForecastRenderer(bounds=config.emit_confidence_bounds, steps=config.emit_steps)
