@@ -48,7 +48,8 @@ def signals() -> list[Signal]:
     for instance in INSTANCES:
         add("demo_cpu_ratio", "gauge", "Share of the CPU in use", {"instance": instance}, _cpu(instance))
     for queue in ("mail", "orders"):
-        add("demo_queue_depth", "gauge", "Messages waiting", {"queue": queue}, _queue(queue))
+        labels = {"instance": "broker-1", "queue": queue}
+        add("demo_queue_depth", "gauge", "Messages waiting", labels, _queue(queue))
     for instance in INSTANCES:
         add("demo_memory_bytes", "gauge", "Memory in use", {"instance": instance}, _memory(instance))
     for instance in INSTANCES:
@@ -81,7 +82,7 @@ def _requests(instance: str, route: str, share: float) -> Callable[[FloatArray],
         gained = np.floor(np.maximum(rate, 0) * SCRAPE_SECONDS)
         before = np.concatenate([[0.0], np.cumsum(gained)])
         inside = np.floor((t / SCRAPE_SECONDS - bucket) * gained[bucket - first])
-        return before[bucket - first] + inside - before[restart - first]
+        return np.asarray(before[bucket - first] + inside - before[restart - first], np.float64)
 
     return at
 
