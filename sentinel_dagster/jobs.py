@@ -1,0 +1,208 @@
+"""Jobs, and the run requests for them.
+
+Every job runs in its own process with the in-process executor: a process per step would cost seconds of CPU at each
+tick. The `lane` tag keeps training from starving ticks (`tag_concurrency_limits` in dagster.yaml gives each lane one
+run at a time), and `dagster/max_runtime` ends a run that hangs.
+"""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+import dagster as dg
+
+from sentinel_core.pipeline.reports import TickPlan, TrainingReport
+from sentinel_dagster.assets.models import TRAINING_POOL, ActivationConfig, promotion, training
+from sentinel_dagster.metadata import ACTIVE_MODELS, SCRAPED_WINDOWS, outcomes_table
+from sentinel_dagster.partitions import RANGE_END_TAG, RANGE_START_TAG, WATCHES, hour_key
+from sentinel_dagster.resources import EngineResource
+from sentinel_dagster.retention import KEEP_DAYS, KEEP_HOURLY_DAYS, purge_runs
+
+LANE_TAG = "lane"
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+def _tags(lane: str, *, max_runtime_seconds: int, retries: int = 0) -> dict[str, str]:
+    return {
+        LANE_TAG: lane,
+        "dagster/max_runtime": str(max_runtime_seconds),
+        "dagster/max_retries": str(retries),  # of a worker that crashed; a step that failed would fail again
+        "dagster/retry_on_asset_or_op_failure": "false",
+    }
+
+
+# An hour lets a tick catch up weeks of downtime; the next tick is the retry.
+tick = dg.define_asset_job(
+    "tick",
+    selection=dg.AssetSelection.assets(SCRAPED_WINDOWS, "forecasts", "drift_scores"),
+    description="Scrape what is new, forecast from it, score the forecasts whose time has come: all watches at once.",
+    run_tags=_tags("tick", max_runtime_seconds=3_600),
+    tags={LANE_TAG: "tick"},
+    executor_def=dg.in_process_executor,
+)
+
+rollback = dg.define_asset_job(
+    "rollback",
+    selection=dg.AssetSelection.assets(ACTIVE_MODELS),
+    partitions_def=WATCHES,
+    config=dg.RunConfig({"active_models": ActivationConfig(action="rollback", reason="rolled back by hand")}),
+    description="Serve a watch's previous version, or the one named in `version`, and hold it: candidates are still "
+    "trained but none is promoted until `release`.",
+    run_tags=_tags("activate", max_runtime_seconds=600),
+    tags={LANE_TAG: "activate"},
+    executor_def=dg.in_process_executor,
+)
+
+release = dg.define_asset_job(
+    "release",
+    selection=dg.AssetSelection.assets(ACTIVE_MODELS),
+    partitions_def=WATCHES,
+    config=dg.RunConfig({"active_models": ActivationConfig(action="release", reason="released by hand")}),
+    description="End a rollback's hold: the next candidate that is not worse serves.",
+    run_tags=_tags("activate", max_runtime_seconds=600),
+    tags={LANE_TAG: "activate"},
+    executor_def=dg.in_process_executor,
+)
+
+
+class TrainConfig(dg.Config):
+    """Which watches to train, how, and why."""
+
+    slugs: list[str]
+    kind: Literal["cold_start", "finetune", "retrain"] = "retrain"
+    reason: str = "launched by hand"
+
+
+@dg.op(
+    out=dg.Out(dg.Nothing),
+    pool=TRAINING_POOL,
+    tags={"kind": "python"},
+    description="Trains each watch and logs its `model_versions` and, where promoted, `active_models` events.",
+)
+def train_watches(context: dg.OpExecutionContext, config: TrainConfig, engine: EngineResource) -> None:
+    """Train a set of watches; the run fails only where every one of them did."""
+    reports: list[TrainingReport] = []
+    context.instance.add_dynamic_partitions(str(WATCHES.name), config.slugs)
+    with engine.open(background=True) as core:
+        for slug in config.slugs:  # one at a time: a worker that dies has recorded what it finished
+            [report] = core.train([slug], kind=config.kind, reason=config.reason, run_id=context.run_id)
+            reports.append(report)
+            if report.version is None:
+                context.log.warning("%s was not trained: %s", slug, report.detail)
+                continue
+            context.log_event(training(report, context.run_id))
+            if report.promoted:
+                context.log_event(promotion(core, report))
+    context.add_output_metadata({"watches": len(reports), "outcomes": outcomes_table(reports)})
+    if reports and all(report.version is None for report in reports):
+        raise dg.Failure(
+            "no watch could be trained; " + "; ".join(f"{report.slug}: {report.detail}" for report in reports[:5]),
+            allow_retries=False,
+        )
+
+
+# A retry of a worker that was killed: otherwise a cron's training waits for the next cron.
+@dg.job(
+    description="Train any set of watches in one run: cold start, finetune on low drift, retrain on high drift or "
+    "by cron.",
+    run_tags=_tags("train", max_runtime_seconds=6 * 3_600, retries=1),
+    tags={LANE_TAG: "train"},
+    executor_def=dg.in_process_executor,
+)
+def train() -> None:
+    """Train a set of watches."""
+    train_watches()
+
+
+@dg.op(
+    out=dg.Out(dg.Nothing),
+    tags={"kind": "parquet"},
+    description="Compacts small segments, applies retention, collects garbage.",
+)
+def maintain_store(context: dg.OpExecutionContext, engine: EngineResource) -> None:
+    """Keep the store small and quick."""
+    with engine.open(background=True) as core:
+        context.add_output_metadata(core.maintain())
+
+
+class PurgeConfig(dg.Config):
+    """How long runs of ticks and of housekeeping are kept; trainings and activations are kept for ever."""
+
+    keep_days: float = KEEP_DAYS  # every run
+    keep_hourly_days: float = KEEP_HOURLY_DAYS  # the newest successful tick of each hour
+
+
+@dg.op(
+    ins={"stored": dg.In(dg.Nothing)},
+    out=dg.Out(dg.Nothing),
+    description="Deletes old runs of ticks with their files, so that the event log does not grow without bound.",
+)
+def purge_event_log(context: dg.OpExecutionContext, config: PurgeConfig) -> None:
+    """Delete old runs of ticks and of housekeeping."""
+    purged = purge_runs(
+        context.instance,
+        now=datetime.now(UTC),
+        keep_days=config.keep_days,
+        keep_hourly_days=config.keep_hourly_days,
+    )
+    context.add_output_metadata({"runs": purged.runs, "bytes": purged.bytes})
+
+
+@dg.job(
+    description="Compact the newest hours' segments.",
+    run_tags=_tags("maintain", max_runtime_seconds=3_600),
+    tags={LANE_TAG: "maintain"},
+    executor_def=dg.in_process_executor,
+)
+def compact() -> None:
+    """Maintain the store."""
+    maintain_store()
+
+
+@dg.job(
+    description="Daily housekeeping: the store, then old runs of ticks.",
+    run_tags=_tags("maintain", max_runtime_seconds=3_600),
+    tags={LANE_TAG: "maintain"},
+    executor_def=dg.in_process_executor,
+)
+def maintain() -> None:
+    """Maintain the store and the event log."""
+    purge_event_log(maintain_store())
+
+
+def tick_request(plan: TickPlan, attempt: str) -> dg.RunRequest:
+    """Ask for one run over the plan's hours; `attempt` lets a span that failed be asked for again."""
+    first, last = hour_key(plan.start), hour_key(plan.end)
+    planned = {"start": plan.start, "end": plan.end}
+    return dg.RunRequest(
+        run_key=f"tick:{plan.start}:{plan.end}:{attempt}",
+        run_config={
+            "ops": {
+                "scraped_windows": {"config": {"mode": "tick", **planned}},
+                "forecasts": {"config": {"mode": "live", **planned}},
+                "drift_scores": {"config": {"mode": "live", **planned}},
+            }
+        },
+        partition_key=first if first == last else None,
+        tags={} if first == last else {RANGE_START_TAG: first, RANGE_END_TAG: last},
+    )
+
+
+def train_request(*, kind: str, reason: str, slugs: list[str], run_key: str) -> dg.RunRequest:
+    """Ask for one run that trains these watches."""
+    return dg.RunRequest(
+        run_key=run_key,
+        run_config={"ops": {"train_watches": {"config": {"kind": kind, "reason": reason, "slugs": slugs}}}},
+        tags={"sentinel/kind": kind},
+    )
+
+
+def tick_in_flight(instance: dg.DagsterInstance) -> bool:
+    """Whether a tick is queued or running: the next one will cover what this one does not."""
+    unfinished = dg.RunsFilter(tags={LANE_TAG: "tick"}, statuses=UNFINISHED)
+    return bool(instance.get_run_records(unfinished, limit=1))

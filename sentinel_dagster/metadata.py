@@ -1,0 +1,206 @@
+"""Reports of the core as Dagster metadata, tags and data versions. Kept small: it lives in the event's row."""
+
+import base64
+from collections.abc import Iterable, Mapping
+
+import dagster as dg
+
+from sentinel_core import plots
+from sentinel_core.pipeline.reports import (
+    ActivationReport,
+    DriftReport,
+    ForecastReport,
+    ScrapeReport,
+    TrainingReport,
+    WatchDrift,
+)
+
+Metadata = dict[str, dg.MetadataValue]
+
+MOST_ROWS = 20  # of a table in an event
+SCRAPED_WINDOWS = dg.AssetKey("scraped_windows")
+MODEL_VERSIONS = dg.AssetKey("model_versions")
+ACTIVE_MODELS = dg.AssetKey("active_models")
+CODE_VERSION = "1"  # of what the assets mean; raised when the same input would give another output
+
+_SEVERITIES = {"none": 0, "low": 1, "high": 2}
+
+
+def label(version: int | None) -> str:
+    """Return a version as people and labels see it.
+
+    >>> label(3), label(None)
+    ('v3', 'none')
+    """
+    return "none" if version is None else f"v{version}"
+
+
+def windows_metadata(report: ScrapeReport) -> Metadata:
+    """What was read from Prometheus."""
+    return {
+        "watches": dg.MetadataValue.int(report.watches),
+        "series": dg.MetadataValue.int(report.series),
+        "samples": dg.MetadataValue.int(report.samples),
+        "gaps": dg.MetadataValue.int(report.gaps),
+        "non_finite": dg.MetadataValue.int(report.non_finite),
+        "new_series": dg.MetadataValue.int(report.new_series),
+        "vanished_series": dg.MetadataValue.int(report.vanished_series),
+        "clock_skew_seconds": dg.MetadataValue.float(round(report.clock_skew_seconds, 3)),
+        **_failures(report.failures),
+    }
+
+
+def forecasts_metadata(report: ForecastReport) -> Metadata:
+    """What was forecast, and how many series no version knows yet."""
+    return {
+        "watches": dg.MetadataValue.int(report.watches),
+        "series": dg.MetadataValue.int(report.series),
+        "origins": dg.MetadataValue.int(report.origins),
+        "rows": dg.MetadataValue.int(report.rows),
+        "pooled_series": dg.MetadataValue.int(report.pooled),
+        "last_value_series": dg.MetadataValue.int(report.naive),
+        **_failures(report.failures),
+    }
+
+
+def drift_metadata(report: DriftReport, *, plot: bool) -> Metadata:
+    """Shares of drifting series, the worst watches, and a plot where asked for."""
+    metadata: Metadata = {
+        "rows": dg.MetadataValue.int(report.rows),
+        "scored_series": dg.MetadataValue.int(sum(watch.scored for watch in report.watches)),
+        "share_low": dg.MetadataValue.float(round(report.share_low, 4)),
+        "share_high": dg.MetadataValue.float(round(report.share_high, 4)),
+        **_failures(report.failures),
+    }
+    if report.watches:
+        metadata["worst_watches"] = _table(
+            (
+                {
+                    "watch": watch.slug,
+                    "severity": watch.severity,
+                    "mae": watch.drift_mae,
+                    "low": watch.low,
+                    "high": watch.high,
+                    "scored": watch.scored,
+                }
+                for watch in worst(report.watches)
+            ),
+            watch="string",
+            severity="string",
+            mae="float",
+            low="int",
+            high="int",
+            scored="int",
+        )
+        if plot:
+            metadata["plot"] = _image("drift", plots.drift_png(report))
+    return metadata
+
+
+def worst(watches: Iterable[WatchDrift]) -> list[WatchDrift]:
+    """Return at most 20 watches, by severity, then by the share of their series that drift."""
+    return sorted(
+        watches,
+        key=lambda watch: (_SEVERITIES[watch.severity], (watch.low + watch.high) / max(1, watch.scored)),
+        reverse=True,
+    )[:MOST_ROWS]
+
+
+def version_metadata(report: TrainingReport, run_id: str) -> Metadata:
+    """A version's pedigree: from what, on what, how good, and why it serves or not."""
+    metadata: Metadata = {
+        "version": dg.MetadataValue.text(label(report.version)),
+        "parent": dg.MetadataValue.text(label(report.parent)),
+        "kind": dg.MetadataValue.text(report.kind),
+        "reason": dg.MetadataValue.text(report.reason),
+        "promoted": dg.MetadataValue.bool(report.promoted),
+        "detail": dg.MetadataValue.text(report.detail),
+        "model_class": dg.MetadataValue.text(report.model_class),
+        "series": dg.MetadataValue.int(report.series),
+        "series_refitted": dg.MetadataValue.int(report.series_refitted),
+        "seconds": dg.MetadataValue.float(round(report.seconds, 3)),
+        "trained_by": dg.MetadataValue.dagster_run(run_id),
+        "trained_on": dg.MetadataValue.asset(SCRAPED_WINDOWS),
+    }
+    for name, bound in (("span_start", report.span_start), ("span_end", report.span_end)):
+        if bound is not None:
+            metadata[name] = dg.MetadataValue.timestamp(bound)
+    for name, value in (("mae", report.mae), ("champion_mae", report.champion_mae), ("coverage", report.coverage)):
+        if value is not None:
+            metadata[name] = dg.MetadataValue.float(value)
+    if report.sha256:
+        metadata["sha256"] = dg.MetadataValue.text(report.sha256)
+    if report.plot_png:
+        metadata["plot"] = _image("forecast against actual", report.plot_png)
+    return metadata
+
+
+def version_tags(report: TrainingReport) -> dict[str, str]:
+    """What one filters by in the UI; values of [A-Za-z0-9_.-], at most 63 characters."""
+    return {
+        "sentinel/version": label(report.version),
+        "sentinel/kind": report.kind,
+        "sentinel/promoted": str(report.promoted).lower(),
+    }
+
+
+def activation_metadata(report: ActivationReport) -> Metadata:
+    """What serves, since when it was trained, and why."""
+    metadata: Metadata = {
+        "version": dg.MetadataValue.text(label(report.version)),
+        "previous": dg.MetadataValue.text(label(report.previous)),
+        "action": dg.MetadataValue.text(report.action),
+        "reason": dg.MetadataValue.text(report.reason),
+        "pinned": dg.MetadataValue.bool(report.pinned),
+        "span_start": dg.MetadataValue.timestamp(report.span_start),
+        "span_end": dg.MetadataValue.timestamp(report.span_end),
+        "sha256": dg.MetadataValue.text(report.sha256),
+        "versions": dg.MetadataValue.asset(MODEL_VERSIONS),
+    }
+    if report.trained_run_id:
+        metadata["trained_by"] = dg.MetadataValue.dagster_run(report.trained_run_id)
+    return metadata
+
+
+def activation_tags(report: ActivationReport) -> dict[str, str]:
+    """What one filters by in the UI."""
+    return {"sentinel/version": label(report.version), "sentinel/action": report.action}
+
+
+def outcomes_table(reports: Iterable[TrainingReport]) -> dg.MetadataValue:
+    """One row for each watch of a training run, failures first; at most 20."""
+    rows = sorted(reports, key=lambda report: (report.version is not None, report.promoted))
+    return _table(
+        (
+            {"watch": row.slug, "version": label(row.version), "promoted": row.promoted, "detail": row.detail}
+            for row in rows[:MOST_ROWS]
+        ),
+        watch="string",
+        version="string",
+        promoted="bool",
+        detail="string",
+    )
+
+
+def _failures(failures: Mapping[str, str]) -> Metadata:
+    metadata: Metadata = {"failures": dg.MetadataValue.int(len(failures))}
+    if failures:
+        metadata["failed_watches"] = failures_table(failures)
+    return metadata
+
+
+def failures_table(failures: Mapping[str, str]) -> dg.MetadataValue:
+    """One row for each watch that failed; at most 20."""
+    rows = sorted(failures.items())[:MOST_ROWS]
+    return _table(({"watch": slug, "error": error} for slug, error in rows), watch="string", error="string")
+
+
+def _table(rows: Iterable[Mapping[str, str | float | int | bool | None]], **columns: str) -> dg.MetadataValue:
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord(dict(row)) for row in rows],
+        schema=dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in columns.items()]),
+    )
+
+
+def _image(title: str, png: bytes) -> dg.MetadataValue:
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})")

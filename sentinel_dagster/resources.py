@@ -1,0 +1,60 @@
+"""The engine as a Dagster resource: opened from the applied configuration, anew for every run and evaluation.
+
+A test overrides the resource with a subclass whose `open` yields a fake.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import dagster as dg
+
+from sentinel_core.config import SentinelConfig, load_config
+from sentinel_core.durations import parse_duration
+from sentinel_core.errors import ConfigError, SentinelError, TransientSourceError
+from sentinel_core.pipeline import Engine
+
+Answer = TypeVar("Answer")
+
+LONGEST_WAIT_SECONDS = 15.0  # a run waits this long at most for its newest step to settle
+
+
+class EngineResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yields itself, not a value
+    """Opens the engine; an error of the core ends the run with the core's own words instead of a stack."""
+
+    config_path: str | None = None  # default: SENTINEL_CONFIG, else ./sentinel.toml
+
+    def configuration(self) -> SentinelConfig:
+        """Read the applied configuration; raises ConfigError."""
+        return load_config(self.config_path)
+
+    @contextmanager
+    def open(self, *, settled: int | None = None, background: bool = False) -> Iterator[Engine]:
+        """Yield the engine, once the grid time `settled` has settled; `background` gives way to other processes.
+
+        Raises dagster.Failure for every SentinelError; only a source that may answer the next time is worth a retry.
+        """
+        if background:
+            os.nice(10)  # this process is the run's own; ticks go first
+        try:
+            config = self.configuration()
+            if settled is not None:
+                wait = settled + parse_duration(config.settle_delay) - time.time()
+                time.sleep(min(LONGEST_WAIT_SECONDS, max(0.0, wait)))
+            with Engine.open(config) as engine:
+                yield engine
+        except SentinelError as error:
+            raise dg.Failure(str(error), allow_retries=isinstance(error, TransientSourceError)) from error
+
+
+def ask(resource: EngineResource, question: Callable[[Engine], Answer]) -> Answer | dg.SkipReason:
+    """Put a question to the engine on behalf of a schedule or sensor; says why where there is nothing to ask about."""
+    try:
+        if not resource.configuration().watches:
+            return dg.SkipReason("no watch is configured; add one to sentinel.toml")
+    except ConfigError as error:
+        return dg.SkipReason(f"the configuration cannot be read: {error}")
+    with resource.open() as engine:
+        return question(engine)

@@ -1,0 +1,95 @@
+"""Sensors: what cannot wait for a cron. They translate a decision of the core into run requests."""
+
+import dagster as dg
+
+from sentinel_core.errors import ConfigError
+from sentinel_core.pipeline import Engine
+from sentinel_dagster import jobs
+from sentinel_dagster.partitions import WATCHES
+from sentinel_dagster.resources import EngineResource, ask
+
+QUICK_SECONDS = 5  # the daemon looks no more often
+WATCHES_SECONDS = 15
+
+_MINUTE = 60
+
+
+@dg.sensor(
+    job=jobs.train,
+    minimum_interval_seconds=QUICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Cold starts, finetunes on low drift, retrains on high drift: one run for each kind and decision.",
+)
+def actions_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> dg.SensorResult | dg.SkipReason:
+    """Request the trainings that the core decided on; its lease keeps it from deciding twice."""
+
+    def question(core: Engine) -> dg.SensorResult | dg.SkipReason:
+        requests = [
+            jobs.train_request(
+                kind=action.kind,
+                reason="decided from the state of the watch",  # the lease of each watch knows better
+                slugs=list(action.slugs),
+                run_key=action.run_key,
+            )
+            for action in core.decide_actions()
+        ]
+        return dg.SensorResult(run_requests=requests) if requests else dg.SkipReason("nothing to train")
+
+    return ask(engine, question)
+
+
+@dg.sensor(
+    minimum_interval_seconds=WATCHES_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Keeps the partitions of the models in step with the configured watches.",
+)
+def watches_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> dg.SensorResult | dg.SkipReason:
+    """Add a partition for each new watch, delete those of removed ones; their versions and events stay."""
+    known = set(context.instance.get_dynamic_partitions(str(WATCHES.name)))
+    try:
+        if not engine.configuration().watches and not known:
+            return dg.SkipReason("no watch is configured; add one to sentinel.toml")
+    except ConfigError as error:
+        return dg.SkipReason(f"the configuration cannot be read: {error}")
+    with engine.open() as core:
+        active = set(core.sync_watches())
+    requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
+    if active - known:
+        requests.append(WATCHES.build_add_request(sorted(active - known)))
+    if known - active:
+        requests.append(WATCHES.build_delete_request(sorted(known - active)))
+    if not requests:
+        return dg.SkipReason(f"{len(active)} watches, none new, none removed")
+    return dg.SensorResult(dynamic_partitions_requests=requests)
+
+
+@dg.sensor(
+    job=jobs.tick,
+    minimum_interval_seconds=QUICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Ticks of watches with a granularity below a minute, and the first tick of any watch.",
+)
+def sub_minute_tick_sensor(
+    context: dg.SensorEvaluationContext, engine: EngineResource
+) -> dg.RunRequest | dg.SkipReason:
+    """Request a run for all that is due where one of them cannot wait for the minute."""
+
+    def question(core: Engine) -> dg.RunRequest | dg.SkipReason:
+        plan = core.due()
+        if plan is None or not impatient(core).intersection(plan.slugs):
+            return dg.SkipReason("no watch below a minute has a new step, and none is new")
+        return jobs.tick_request(plan, "sensor")
+
+    if jobs.tick_in_flight(context.instance):
+        return dg.SkipReason("a tick is queued or running; the next one covers what it does not")
+    return ask(engine, question)
+
+
+def impatient(core: Engine) -> set[str]:
+    """Return the slugs of watches below a minute and of those that have never ticked."""
+    quick = {watch.slug for watch in core.config.watches if watch.step_seconds < _MINUTE}
+    fresh = {str(status["slug"]) for status in core.status().values() if status["last_tick"] is None}
+    return quick | fresh
+
+
+SENSORS = [actions_sensor, watches_sensor, sub_minute_tick_sensor]
