@@ -21,7 +21,7 @@ class WatchFacts:
     leased: bool  # somebody is training it right now
     last_finished: float | None  # newest finished action of any kind
     failures: int  # newest finished actions in a row that trained nothing
-    unhelpful: int  # newest drift actions in a row after which drift came back within two cooldowns
+    unhelpful: int  # drift actions lately, beyond the first: they did not cure it
 
 
 @dataclass(frozen=True)

@@ -246,6 +246,38 @@ def release(conn: sa.Connection, watch_id: int, *, reason: str, run_id: str | No
     return None
 
 
+@dataclass(frozen=True)
+class Activation:
+    """One change of what serves: a row of `activations`."""
+
+    id: int
+    watch_id: int
+    action: str
+    version: int
+    previous: int | None
+    reason: str
+    run_id: str | None
+    created_at: float
+
+
+def last_activation(conn: sa.Connection, watch_id: int) -> Activation | None:
+    """The newest change of what serves a watch."""
+    newest = sa.select(activations).where(activations.c.watch_id == watch_id).order_by(activations.c.id.desc()).limit(1)
+    row = conn.execute(newest).one_or_none()
+    return None if row is None else Activation(**row._mapping)
+
+
+def history(conn: sa.Connection, watch_id: int) -> list[tuple[float, Version]]:
+    """(since when, version) for every version that ever served a watch, oldest first."""
+    known = {found.version: found for found in versions(conn, watch_id)}
+    changes = conn.execute(
+        sa.select(activations.c.created_at, activations.c.version)
+        .where(activations.c.watch_id == watch_id)
+        .order_by(activations.c.id)
+    )
+    return [(at, known[number]) for at, number in changes]
+
+
 def surplus(conn: sa.Connection, watch_id: int, keep: int) -> list[Version]:
     """Versions whose artifacts may go: all but the newest `keep`, what serves, and the last full training."""
     held = [found for found in versions(conn, watch_id) if found.deleted_at is None]
