@@ -1,0 +1,76 @@
+"""What every step of the pipeline works with: configuration, store, clock, and the counts it leaves behind."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from sentinel_core.config import SentinelConfig, WatchConfig
+from sentinel_core.errors import ConfigError
+from sentinel_core.forecasts import Fitted
+from sentinel_core.prometheus.client import PrometheusClient
+from sentinel_core.storage import watch_store
+from sentinel_core.storage.store import Store
+
+CounterKey = tuple[str, tuple[tuple[str, str], ...]]  # metric name, sorted labels
+
+
+@dataclass
+class Context:
+    """One process' view of the product. Steps may run in threads: `count` and the caches are guarded."""
+
+    config: SentinelConfig
+    store: Store
+    clock: Callable[[], float] = time.time
+    shelf: dict[str, Fitted] = field(default_factory=dict)  # loaded artifacts by SHA-256
+    _counts: Counter[CounterKey] = field(default_factory=Counter)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def client(self) -> PrometheusClient:
+        """A client of the configured Prometheus; use it as a context manager."""
+        return PrometheusClient(
+            self.config.prometheus_url,
+            timeout=self.config.scrape_timeout,
+            auth=self.config.auth,
+            observe=self._observe,
+        )
+
+    def _observe(self, endpoint: str, seconds: float, outcome: str) -> None:
+        self.count("sentinel_source_requests_total", endpoint=endpoint, outcome=outcome)
+        self.count("sentinel_source_request_seconds_sum", seconds, endpoint=endpoint)
+        self.count("sentinel_source_request_seconds_count", endpoint=endpoint)
+
+    def count(self, name: str, amount: float = 1.0, **labels: str) -> None:
+        """Add to a self-metric; it reaches the store with the next `flush`."""
+        with self._lock:
+            self._counts[name, tuple(sorted(labels.items()))] += amount
+
+    def flush(self, conn: sa.Connection) -> None:
+        """Write the counts of this process so far into the store's, in the caller's transaction."""
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        watch_store.increment(conn, counts)
+
+    def chosen(self, slugs: Iterable[str] | None) -> list[WatchConfig]:
+        """The configured watches with these slugs, or all; ConfigError for one that is not configured."""
+        if slugs is None:
+            return list(self.config.watches)
+        by_slug = {watch.slug: watch for watch in self.config.watches}
+        wanted = list(slugs)
+        unknown = [slug for slug in wanted if slug not in by_slug]
+        if unknown:
+            raise ConfigError([f"no watch {slug!r}; configured: {', '.join(by_slug) or 'none'}" for slug in unknown])
+        return [by_slug[slug] for slug in wanted]
+
+    def watch_ids(self) -> dict[str, int]:
+        """Ids of the configured watches by slug; registers new ones and retires those that left."""
+        wanted = [(watch.slug, watch.selector) for watch in self.config.watches]
+        with self.store.database.read() as conn:
+            known = watch_store.watch_ids(conn)
+        if set(known) != {slug for slug, _ in wanted}:
+            with self.store.database.write() as conn:
+                known = watch_store.sync_watches(conn, wanted, self.clock())
+        return known

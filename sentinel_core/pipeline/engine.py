@@ -1,0 +1,118 @@
+"""The pipeline behind one door: what Dagster's assets, the CLI and the façade call."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from sentinel_core.config import SentinelConfig
+from sentinel_core.errors import ConfigError
+from sentinel_core.pipeline import deciding, issuing, learning, maintenance, reading, scoring, serving
+from sentinel_core.pipeline.context import Context
+from sentinel_core.pipeline.reports import (
+    ActionRequest,
+    ActivationReport,
+    DriftReport,
+    ForecastReport,
+    ScrapeReport,
+    TickPlan,
+    TrainingReport,
+)
+from sentinel_core.pipeline.status import status
+from sentinel_core.series import Selector
+from sentinel_core.storage.store import Store
+
+
+class Engine:
+    """Every step of the forecasting loop over one store; each method commits what it did before it returns."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    @classmethod
+    @contextmanager
+    def open(cls, config: SentinelConfig, *, migrate: bool = True) -> Iterator["Engine"]:
+        """Open the store (creating or upgrading its tables) for one process; StoreError where it refuses."""
+        with Store.open(config.resolved_sql_url, config.resolved_data_url, migrate=migrate) as store:
+            yield cls(Context(config, store))
+
+    @property
+    def config(self) -> SentinelConfig:
+        """The configuration this engine works for."""
+        return self.context.config
+
+    @property
+    def store(self) -> Store:
+        """The store behind it."""
+        return self.context.store
+
+    def sync_watches(self) -> list[str]:
+        """Register new watches and retire removed ones; returns the slugs of the configured."""
+        return list(self.context.watch_ids())
+
+    def due(self) -> TickPlan | None:
+        """What a tick has to do now; None when every settled step was read."""
+        return deciding.due(self.context)
+
+    def scrape_windows(
+        self, start: int, end: int, *, mode: str = "tick", slugs: Sequence[str] | None = None
+    ) -> ScrapeReport:
+        """See `reading.scrape_windows`."""
+        return reading.scrape_windows(self.context, start, end, mode=mode, slugs=slugs)
+
+    def issue_forecasts(
+        self, start: int, end: int, *, mode: str = "live", slugs: Sequence[str] | None = None
+    ) -> ForecastReport:
+        """See `issuing.issue_forecasts`."""
+        return issuing.issue_forecasts(self.context, start, end, mode=mode, slugs=slugs)
+
+    def score_drift(self, start: int, end: int, *, mode: str = "live") -> DriftReport:
+        """See `scoring.score_drift`."""
+        return scoring.score_drift(self.context, start, end, mode=mode)
+
+    def decide_actions(self) -> list[ActionRequest]:
+        """See `deciding.decide_actions`."""
+        return deciding.decide_actions(self.context)
+
+    def train(
+        self, slugs: Sequence[str], *, kind: str, reason: str, run_id: str | None = None
+    ) -> list[TrainingReport]:
+        """See `learning.train`."""
+        return learning.train(self.context, slugs, kind=kind, reason=reason, run_id=run_id)
+
+    def roll_back(
+        self, slug: str, *, version: int | None = None, reason: str, run_id: str | None = None
+    ) -> ActivationReport:
+        """Serve the previous (or a named) version, hold it until released, and forecast with it at once."""
+        report = serving.roll_back(self.context, slug, version=version, reason=reason, run_id=run_id)
+        self._reissue(slug)
+        return report
+
+    def release(self, slug: str, *, reason: str, run_id: str | None = None) -> ActivationReport:
+        """End a rollback's hold and forecast with what serves from then on."""
+        report = serving.release(self.context, slug, reason=reason, run_id=run_id)
+        self._reissue(slug)
+        return report
+
+    def _reissue(self, slug: str) -> None:
+        issuing.issue_forecasts(self.context, 0, int(self.context.clock()), mode="live", slugs=[slug])
+
+    def serving(self, slug: str) -> ActivationReport:
+        """What serves a watch now, and why."""
+        return serving.serving(self.context, slug)
+
+    def slug_of(self, metric: str, labels: dict[str, str] | None = None) -> str:
+        """The slug of the watch with this metric (or query name) and these labels; ConfigError where none or several."""
+        selector = str(Selector.of(metric, labels or {}))
+        found = [watch.slug for watch in self.config.watches if selector in (watch.selector, watch.slug)]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(f"{watch.selector} ({watch.slug})" for watch in self.config.watches) or "none"
+        what = "several watches have" if found else "no watch has"
+        raise ConfigError([f"{what} the selector {selector}; name one by its slug: {known}"])
+
+    def maintain(self) -> dict[str, int]:
+        """Compact, apply retention, collect garbage; returns what was done, in counts."""
+        return maintenance.maintain(self.context)
+
+    def status(self) -> dict[str, dict[str, object]]:
+        """See `status.status`."""
+        return status(self.context)

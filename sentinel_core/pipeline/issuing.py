@@ -1,0 +1,316 @@
+"""Issue forecasts: live ones from the newest origin, and replays from any past origin without looking ahead."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentinel_core import forecasts, registry, training
+from sentinel_core.config import WatchConfig
+from sentinel_core.errors import SentinelError
+from sentinel_core.forecasts import Fitted, Forecast
+from sentinel_core.models import catalogue
+from sentinel_core.pipeline.context import Context
+from sentinel_core.pipeline.reports import ForecastReport
+from sentinel_core.pipeline.serving import load_serving, load_version
+from sentinel_core.storage import forecast_store, watch_store, windows_store
+from sentinel_core.windows import IntArray, Window, grid
+
+LIVE, REPLAY = 0, 1
+UNLEARNT_CONTEXT_STEPS = 120  # what a series that no version knows is scaled by
+MAX_REPLAY_ROWS = 50_000_000
+DAY = 86_400
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One watch's live series and what forecasts them."""
+
+    watch: WatchConfig
+    watch_id: int
+    fingerprints: IntArray
+    fitted: Fitted
+    version: int
+    model_class: str
+
+
+def issue_forecasts(
+    context: Context, start: int, end: int, *, mode: str = "live", slugs: Sequence[str] | None = None
+) -> ForecastReport:
+    """Forecast from origins in [start, end], unix seconds.
+
+    mode "live": the newest origin of each watch, which is what the sidecar shows; origins that were missed since the last
+    one are kept as replays
+    mode "replay": every origin in the span, each with the version that served then, or one refitted on data before it
+    """
+    if mode == "live":
+        return _issue_live(context, end, slugs)
+    return _replay(context, start, end, slugs)
+
+
+def _issue_live(context: Context, end: int, slugs: Sequence[str] | None) -> ForecastReport:
+    ids = context.watch_ids()
+    watches = context.chosen(slugs)
+    with context.store.database.read() as conn:
+        states = watch_store.states(conn)
+        owner, fingerprints = watch_store.live_series(conn, None)
+    models, failures = load_serving(context, watches, ids)
+    live = _by_owner(owner, fingerprints)
+    due: dict[tuple[int, int], list[_Job]] = {}
+    missed: list[tuple[WatchConfig, int, int]] = []
+    for watch in watches:
+        state = states.get(watch.slug)
+        if state is None or state.scraped_until is None or watch.slug not in models:
+            continue
+        origin = min(state.scraped_until, end - end % watch.step_seconds)
+        fitted, version = models[watch.slug]
+        members = live.get(ids[watch.slug], fingerprints[:0])
+        job = _Job(watch, ids[watch.slug], members, fitted, version.version, version.model_class)
+        due.setdefault((watch.step_seconds, origin), []).append(job)
+        if state.forecast_origin is not None and origin - state.forecast_origin > watch.step_seconds:
+            missed.append((watch, state.forecast_origin + watch.step_seconds, origin - watch.step_seconds))
+    report = _Tally(failures)
+    for (step, origin), jobs in due.items():
+        blocks = _forecast(context, step, origin, jobs, report)
+        if not blocks:
+            continue
+        unlearnt = dict.fromkeys((block.watch_id for block in blocks), 0)
+        for block in blocks:
+            unlearnt[block.watch_id] += int((block.forecast.versions <= 0).sum())
+        columns = _columns(blocks, step, origin, LIVE)
+        pending = forecast_store.write_forecasts(context.store, step, columns)
+        with context.store.database.write() as conn:
+            (segment,) = context.store.segments.commit(conn, [pending])
+            rows = [
+                {"watch_id": watch_id, "forecast_origin": origin, "forecast_segment_id": segment, "unlearnt": count}
+                for watch_id, count in unlearnt.items()
+            ]
+            watch_store.update_states(conn, rows)
+            context.flush(conn)
+        report.add(blocks, len(columns["fp"]), 1)
+    for watch, first, last in missed:
+        _replay_watch(context, watch, ids[watch.slug], max(first, last - DAY), last, report)
+    return report.done(len(watches))
+
+
+@dataclass(frozen=True)
+class _Block:
+    watch_id: int
+    fingerprints: IntArray
+    forecast: Forecast
+
+
+def _forecast(
+    context: Context, step: int, origin: int, jobs: Sequence[_Job], report: "_Tally"
+) -> list[_Block]:
+    """Forecast many watches from one origin: models that agree in class, grid and parameters run as one."""
+    learnt: dict[str, list[tuple[_Job, Fitted]]] = {}
+    blocks: list[_Block] = []
+    for job in jobs:
+        known = np.isin(job.fingerprints, job.fitted.model.fingerprints)
+        if known.any():
+            learnt.setdefault(_signature(job), []).append((job, job.fitted.take(job.fingerprints[known])))
+        fresh = job.fingerprints[~known]
+        if len(fresh):
+            window = _context_window(context, step, fresh, origin, UNLEARNT_CONTEXT_STEPS)
+            try:
+                forecast = forecasts.issue_unlearnt(job.fitted, window, job.watch.horizon_steps, job.version)
+            except SentinelError:  # a person's model may refuse to pool; the last value never does
+                forecast = forecasts.issue_unlearnt(None, window, job.watch.horizon_steps, job.version)
+            blocks.append(_Block(job.watch_id, fresh, forecast))
+    for members in learnt.values():
+        try:
+            blocks += _forecast_together(context, step, origin, members)
+        except SentinelError:
+            # one watch's model must not take the others with it: find out which, alone
+            for member in members:
+                try:
+                    blocks += _forecast_together(context, step, origin, [member])
+                except SentinelError as error:
+                    report.failures[member[0].watch.slug] = str(error)
+    return blocks
+
+
+def _forecast_together(
+    context: Context, step: int, origin: int, members: Sequence[tuple[_Job, Fitted]]
+) -> list[_Block]:
+    fitted = forecasts.concat([part for _, part in members])
+    rows = fitted.model.fingerprints
+    unique = np.unique(rows)
+    window = _context_window(context, step, unique, origin, fitted.model.context_steps)
+    aligned = Window(rows, window.timestamps, window.values[np.searchsorted(unique, rows)], step)
+    forecast = forecasts.issue(fitted, aligned, members[0][0].watch.horizon_steps)
+    blocks, at = [], 0
+    for job, part in members:
+        cut = slice(at, at + len(part.model.fingerprints))
+        own = Forecast(forecast.mean[cut], forecast.lower[cut], forecast.upper[cut], forecast.versions[cut])
+        blocks.append(_Block(job.watch_id, rows[cut], own))
+        at = cut.stop
+    return blocks
+
+
+def _signature(job: _Job) -> str:
+    model = job.fitted.model
+    spec = [job.model_class, model.horizon_steps, model.lookback_steps, sorted(model.model_params.items())]
+    return json.dumps(spec, default=str)
+
+
+def _context_window(context: Context, step: int, fingerprints: IntArray, origin: int, steps: int) -> Window:
+    return windows_store.read_window(context.store, step, np.sort(fingerprints), origin - (steps - 1) * step, origin)
+
+
+def _by_owner(owner: NDArray[np.int32], fingerprints: IntArray) -> dict[int, IntArray]:
+    """Ascending fingerprints of each watch."""
+    order = np.lexsort((fingerprints, owner))
+    owner, fingerprints = owner[order], fingerprints[order]
+    ids, starts = np.unique(owner, return_index=True)
+    return dict(zip(ids.tolist(), np.split(fingerprints, starts[1:]), strict=True)) if len(ids) else {}
+
+
+def _columns(blocks: Sequence[_Block], step: int, origin: int, mode: int) -> dict[str, NDArray[Any]]:
+    """Rows of the `forecasts` dataset, one per series and lead."""
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in forecast_store.FORECAST_COLUMNS}
+    for block in blocks:
+        n, horizon = block.forecast.mean.shape
+        leads = np.tile(np.arange(1, horizon + 1), n)
+        parts["watch"].append(np.full(n * horizon, block.watch_id, np.int32))
+        parts["fp"].append(np.repeat(block.fingerprints, horizon))
+        parts["origin"].append(np.full(n * horizon, origin, np.int64))
+        parts["ts"].append(origin + leads * step)
+        parts["lead"].append(leads.astype(np.int16))
+        parts["mean"].append(block.forecast.mean.ravel())
+        parts["lower"].append(block.forecast.lower.ravel())
+        parts["upper"].append(block.forecast.upper.ravel())
+        parts["version"].append(np.repeat(block.forecast.versions, horizon))
+        parts["mode"].append(np.full(n * horizon, mode, np.int8))
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+
+
+# ---- replay ----------------------------------------------------------------------------------------------------------
+def _replay(context: Context, start: int, end: int, slugs: Sequence[str] | None) -> ForecastReport:
+    ids = context.watch_ids()
+    watches = context.chosen(slugs)
+    report = _Tally({})
+    for watch in watches:
+        _replay_watch(context, watch, ids[watch.slug], start, end, report)
+    return report.done(len(watches))
+
+
+def _replay_watch(
+    context: Context, watch: WatchConfig, watch_id: int, start: int, end: int, report: "_Tally"
+) -> None:
+    """Forecast one watch from every origin in the span, day by day, and keep the rows as replays."""
+    step = watch.step_seconds
+    try:
+        with context.store.database.read() as conn:
+            known = np.sort(np.fromiter(watch_store.known_series(conn, watch_id), np.int64))
+            history = registry.history(conn, watch_id)
+        rows = len(known) * watch.horizon_steps * ((end - start) // step + 1)
+        if rows > MAX_REPLAY_ROWS:
+            raise SentinelError(f"a replay of {rows:,} forecasts is too much at once; choose a shorter span")
+        for first in range(start - start % DAY, end + 1, DAY):
+            origins = grid(max(start, first), min(end, first + DAY - 1), step)
+            for fitted, version, some in _models_then(context, watch, history, known, origins):
+                _replay_origins(context, watch, watch_id, fitted, version, some, report)
+    except SentinelError as error:
+        report.failures[watch.slug] = str(error)
+
+
+def _models_then(
+    context: Context,
+    watch: WatchConfig,
+    history: Sequence[tuple[float, registry.Version]],
+    known: IntArray,
+    origins: IntArray,
+) -> list[tuple[Fitted, int, IntArray]]:
+    """Which model serves which origins: what was active then, else one fitted on the history before the first of them."""
+    served: dict[int, list[int]] = {}
+    by_number = {version.version: version for _, version in history}
+    for origin in origins.tolist():
+        active = [version.version for at, version in history if at <= origin]
+        number = active[-1] if active and by_number[active[-1]].deleted_at is None else 0
+        served.setdefault(number, []).append(origin)
+    found = []
+    for number, some in served.items():
+        if number:
+            found.append((load_version(context, watch, by_number[number]), number, np.array(some)))
+            continue
+        before = windows_store.read_window(
+            context.store,
+            watch.step_seconds,
+            known,
+            some[0] - (watch.history_steps - 1) * watch.step_seconds,
+            some[0],
+        )
+        ready = training.enough_samples(before, watch.lookback_steps, watch.horizon_steps)
+        if ready.any():
+            candidate = training.train(
+                lambda: catalogue.build(watch), trimmed(before.rows(ready)), version=0, level=watch.level
+            )
+            found.append((candidate.fitted, 0, np.array(some)))
+    return found
+
+
+def _replay_origins(
+    context: Context,
+    watch: WatchConfig,
+    watch_id: int,
+    fitted: Fitted,
+    version: int,
+    origins: IntArray,
+    report: "_Tally",
+) -> None:
+    step, steps = watch.step_seconds, fitted.model.context_steps
+    rows = np.sort(fitted.model.fingerprints)
+    ordered = fitted.take(rows)
+    window = windows_store.read_window(
+        context.store, step, rows, int(origins[0]) - (steps - 1) * step, int(origins[-1])
+    )
+    for hour in np.unique(origins // 3600):
+        columns, count = [], 0
+        for origin in origins[origins // 3600 == hour].tolist():
+            seen = window.until(origin).newest(steps)
+            alive = np.isfinite(seen.values).any(axis=1)
+            if not alive.any():
+                continue
+            forecast = forecasts.issue(ordered.take(rows[alive]), seen.rows(alive), watch.horizon_steps)
+            block = _Block(watch_id, rows[alive], forecast)
+            columns.append(_columns([block], step, origin, REPLAY))
+            report.add([block], len(columns[-1]["fp"]), 1)
+            count += 1
+        if count:
+            merged = {name: np.concatenate([part[name] for part in columns]) for name in columns[0]}
+            pending = forecast_store.write_forecasts(context.store, step, merged)
+            with context.store.database.write() as conn:
+                context.store.segments.commit(conn, [pending])
+
+
+def trimmed(window: Window) -> Window:
+    """Without the columns before any series' first sample: "7d, or what there is"."""
+    finite = np.isfinite(window.values).any(axis=0)
+    return window.columns(slice(int(np.argmax(finite)), None)) if finite.any() else window.columns(slice(0, 0))
+
+
+class _Tally:
+    """Sums over the blocks of one report."""
+
+    def __init__(self, failures: Mapping[str, str]) -> None:
+        self.failures = dict(failures)
+        self.series: set[tuple[int, int]] = set()
+        self.origins = self.rows = self.pooled = self.naive = 0
+
+    def add(self, blocks: Sequence[_Block], rows: int, origins: int) -> None:
+        self.rows += rows
+        self.origins += origins
+        for block in blocks:
+            self.series.update((block.watch_id, fingerprint) for fingerprint in block.fingerprints.tolist())
+            self.pooled += int((block.forecast.versions < 0).sum())
+            self.naive += int((block.forecast.versions == forecasts.NAIVE).sum())
+
+    def done(self, watches: int) -> ForecastReport:
+        return ForecastReport(
+            watches, len(self.series), self.origins, self.rows, self.pooled, self.naive, self.failures
+        )

@@ -1,0 +1,343 @@
+"""Train watches: read the missing history, fit in blocks, judge, record a version, promote it, forecast with it at once."""
+
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+
+import numpy as np
+
+from sentinel_core import drift, plots, registry, training
+from sentinel_core.actions import COLD_START, FINETUNE
+from sentinel_core.config import WatchConfig
+from sentinel_core.durations import parse_duration
+from sentinel_core.errors import ModelError, SentinelError, TransientSourceError
+from sentinel_core.forecasts import Fitted
+from sentinel_core.models import catalogue
+from sentinel_core.pipeline import deciding
+from sentinel_core.pipeline.context import Context
+from sentinel_core.pipeline.issuing import issue_forecasts, trimmed
+from sentinel_core.pipeline.reading import read_history
+from sentinel_core.pipeline.reports import TrainingReport
+from sentinel_core.pipeline.scoring import drifting
+from sentinel_core.pipeline.serving import forget_drift, load_serving
+from sentinel_core.prometheus.scrape import newest_step
+from sentinel_core.registry import Version
+from sentinel_core.storage import watch_store, windows_store
+from sentinel_core.training import Candidate
+from sentinel_core.windows import IntArray, Window
+
+BLOCK_SAMPLES = 8_000_000  # values fitted at once: 64 MB, and a few times that inside a model
+REMEMBERED_SECONDS = 86_400  # a vanished series keeps its parameters for a day, in case it comes back
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One watch's training: what to fit, from what, on which span."""
+
+    watch: WatchConfig
+    watch_id: int
+    kind: str
+    fingerprints: IntArray
+    champion: tuple[Fitted, Version] | None
+    start: int
+    end: int
+
+
+def train(
+    context: Context, slugs: Sequence[str], *, kind: str, reason: str, run_id: str | None = None
+) -> list[TrainingReport]:
+    """Train each watch and report on each; a watch that fails leaves what serves untouched and stops no other.
+
+    kind: cold_start (series that no version has learnt), finetune or retrain
+    """
+    reports = []
+    for watch in context.chosen(slugs):
+        watch_id = context.watch_ids()[watch.slug]
+        with deciding.leased(context, watch_id, kind, reason, run_id) as lease:
+            if lease is None:
+                reports.append(_nothing(watch, kind, reason, "another run is training it"))
+                continue
+            began = context.clock()
+            try:
+                report = _train_watch(context, watch, watch_id, kind, lease, run_id)
+            except Exception as error:  # a person's model may raise anything; it must not take the other watches with it
+                detail = str(error) if isinstance(error, SentinelError) else f"{type(error).__name__}: {error}"
+                report = _failed(context, watch, watch_id, kind, lease, detail)
+            seconds = context.clock() - began
+            reports.append(replace(report, seconds=seconds))
+            context.count("sentinel_training_seconds_sum", seconds, kind=report.kind)
+            context.count("sentinel_training_seconds_count", kind=report.kind)
+        if report.promoted:
+            issue_forecasts(context, 0, int(context.clock()), mode="live", slugs=[watch.slug])
+    with context.store.database.write() as conn:
+        context.flush(conn)
+    return reports
+
+
+def _train_watch(
+    context: Context, watch: WatchConfig, watch_id: int, kind: str, lease: deciding.Lease, run_id: str | None
+) -> TrainingReport:
+    end = _read(context, watch)
+    start = end - (watch.history_steps - 1) * watch.step_seconds
+    champions, _ = load_serving(context, [watch], {watch.slug: watch_id})
+    champion = champions.get(watch.slug)
+    if champion is not None and champion[1].spec_digest != watch.spec_digest:
+        kind = "retrain" if kind == FINETUNE else kind
+        champion = (champion[0], champion[1])
+    fingerprints, kind = _choose(context, watch, watch_id, kind, champion, lease, end)
+    if not len(fingerprints):
+        return _failed(context, watch, watch_id, kind, lease, "there is no series to train")
+    task = _Task(watch, watch_id, kind, fingerprints, champion, start, end)
+    candidates, trained_start, sample = _fit(context, task)
+    if not candidates:
+        need = watch.lookback_steps + watch.horizon_steps
+        detail = f"no series has {need} steps ({watch.lookback} + {watch.horizon}) of history yet"
+        return _failed(context, watch, watch_id, kind, lease, detail)
+    return _conclude(context, task, candidates, trained_start, sample, lease, run_id)
+
+
+def _read(context: Context, watch: WatchConfig) -> int:
+    """Read the part of the history that was never asked for; returns the newest step there is.
+
+    Where Prometheus is down but history is stored, that history is trained on.
+    """
+    try:
+        with context.client() as client:
+            now = client.now()
+            end = newest_step(now, watch.step_seconds, parse_duration(context.config.settle_delay))
+            read_history(context, client, watch, end - (watch.history_steps - 1) * watch.step_seconds, end)
+            return end
+    except TransientSourceError:
+        with context.store.database.read() as conn:
+            state = watch_store.states(conn).get(watch.slug)
+        if state is None or state.scraped_until is None:
+            raise
+        return int(state.scraped_until)
+
+
+def _choose(
+    context: Context,
+    watch: WatchConfig,
+    watch_id: int,
+    kind: str,
+    champion: tuple[Fitted, Version] | None,
+    lease: deciding.Lease,
+    end: int,
+) -> tuple[IntArray, str]:
+    """Which series to fit: new ones for a cold start, the drifting ones for a drift decision, otherwise all."""
+    with context.store.database.read() as conn:
+        _, live = watch_store.live_series(conn, watch_id)
+    live = np.sort(live)
+    if champion is None:
+        return live, COLD_START
+    known = np.isin(live, champion[0].model.fingerprints)
+    if kind == COLD_START:
+        return live[~known], kind
+    if lease.reason in ("low drift", "high drift"):
+        severity = drifting(context, watch, champion[0], end)
+        at_least = drift.HIGH if kind != FINETUNE else drift.LOW
+        return np.intersect1d(live, champion[0].model.fingerprints[severity >= at_least]), kind
+    return (live[known] if kind == FINETUNE else live), kind
+
+
+def _fit(context: Context, task: _Task) -> tuple[list[tuple[Window, Candidate]], int, Window | None]:
+    """Fit block by block, so that memory is bounded by the block and not by the number of series."""
+    watch = task.watch
+    champion = task.champion
+    # a champion of another model or grid is compared with, never continued
+    same_spec = champion is not None and champion[1].spec_digest == watch.spec_digest
+    finetune = task.kind == FINETUNE and same_spec
+    start = task.start
+    if finetune and champion is not None:
+        context_steps = max(champion[0].model.context_steps, 2 * watch.lookback_steps) + watch.horizon_steps
+        start = max(start, champion[1].span_end - context_steps * watch.step_seconds)
+    severity = np.zeros(0, np.int8)
+    if champion is not None:
+        severity = drifting(context, watch, champion[0], task.end)
+    size = max(1, BLOCK_SAMPLES // ((task.end - start) // watch.step_seconds + 1))
+    candidates: list[tuple[Window, Candidate]] = []
+    trained_start, sample = task.end, None
+    for first in range(0, len(task.fingerprints), size):
+        block = task.fingerprints[first : first + size]
+        window = windows_store.read_window(context.store, watch.step_seconds, block, start, task.end)
+        ready = training.enough_samples(window, watch.lookback_steps, watch.horizon_steps)
+        if not ready.any():
+            continue
+        window = trimmed(window.rows(ready))
+        drifted = np.zeros(len(window.fingerprints), bool)
+        if champion is not None:
+            drifted = np.isin(window.fingerprints, champion[0].model.fingerprints[severity == drift.HIGH])
+        candidates.append(
+            (
+                window,
+                training.train(
+                    lambda: catalogue.build(watch),
+                    window,
+                    version=0,
+                    level=watch.level,
+                    champion=None if champion is None else champion[0],
+                    champion_end=None if champion is None else champion[1].span_end,
+                    drifted=drifted,
+                    finetune=finetune,
+                ),
+            )
+        )
+        trained_start = min(trained_start, int(window.timestamps[0]))
+        sample = window if sample is None else sample
+    return candidates, trained_start, sample
+
+
+def _conclude(
+    context: Context,
+    task: _Task,
+    candidates: Sequence[tuple[Window, Candidate]],
+    trained_start: int,
+    sample: Window | None,
+    lease: deciding.Lease,
+    run_id: str | None,
+) -> TrainingReport:
+    """Record the version, promote it if any series accepts it, and drop artifacts that are no longer kept."""
+    watch, champion = task.watch, task.champion
+    spec_changed = champion is not None and champion[1].spec_digest != watch.spec_digest
+    with context.store.database.read() as conn:
+        number = registry.next_version(conn, task.watch_id)
+        remembered = watch_store.series_seen_since(conn, task.watch_id, int(task.end - REMEMBERED_SECONDS))
+    accepted = [
+        (c.fitted.take(w.fingerprints[c.accepted]), c) for w, c in candidates if c.accepted.any()
+    ]
+    refitted = sum(len(fitted.versions) for fitted, _ in accepted)
+    total = sum(len(window.fingerprints) for window, _ in candidates)
+    mae = np.concatenate([c.mae for _, c in candidates])
+    champion_mae = np.concatenate([c.champion_mae for _, c in candidates])
+    coverage = float(np.nanmean([c.coverage for _, c in candidates])) if candidates else float("nan")
+    row = Version(
+        watch_id=task.watch_id,
+        version=number,
+        parent=None if champion is None else champion[1].version,
+        kind=task.kind,
+        reason=lease.reason,
+        model_class=watch.model_path,
+        spec_digest=watch.spec_digest,
+        path="",
+        sha256="",
+        bytes=0,
+        feature_names=json.dumps(list(candidates[0][1].fitted.model.feature_names)),
+        series=total,
+        series_refitted=refitted,
+        span_start=trained_start,
+        span_end=task.end,
+        mae=_median(mae),
+        champion_mae=_median(champion_mae),
+        coverage=registry.as_float(coverage),
+        accepted=bool(accepted),
+        run_id=run_id,
+        created_at=context.clock(),
+    )
+    if not accepted:
+        detail = f"rejected: no better than {_label(champion)} on the same held-back origins"
+        if not any(np.isfinite(mae)):
+            detail = "rejected: its forecasts are not finite"
+        with context.store.database.write() as conn:
+            registry.record(conn, replace(row, deleted_at=context.clock()))
+            deciding.finish(conn, lease, "rejected", detail, context.clock())
+            context.count("sentinel_trainings_total", kind=task.kind, outcome="rejected")
+        return _report(task, row, lease, promoted=False, detail=detail)
+    fitted = reduce(Fitted.put, [stamped(part, number) for part, _ in accepted])
+    if champion is not None and not spec_changed:
+        kept = champion[0].take(np.intersect1d(champion[0].model.fingerprints, remembered))
+        fitted = kept.put(fitted) if len(kept.versions) else fitted
+    content, sha256 = registry.dump(fitted, fitted.model.feature_names)
+    path = f"models/{watch.slug}/v{number}-{uuid.uuid4().hex[:8]}.joblib"
+    context.store.blobs.put(path, content)
+    row = replace(row, path=path, sha256=sha256, bytes=len(content), series=len(fitted.versions))
+    with context.store.database.write() as conn:
+        registry.record(conn, row)
+        promoted = registry.promote(
+            conn, task.watch_id, number, parent=row.parent, reason=f"{task.kind}: {lease.reason}", run_id=run_id
+        )
+        gone = registry.surplus(conn, task.watch_id, context.config.max_versions_per_metric)
+        registry.mark_deleted(conn, gone)
+        if promoted:
+            forget_drift(conn, task.watch_id)
+        detail = _verdict(task, refitted, total, champion, promoted)
+        deciding.finish(conn, lease, "promoted" if promoted else "held", detail, context.clock())
+        context.count(
+            "sentinel_trainings_total", kind=task.kind, outcome="promoted" if promoted else "held"
+        )
+    for version in gone:  # after the commit: a crash in between leaves a file too many, never one too few
+        context.store.blobs.delete(version.path)
+    png = None if sample is None else _plot(task, candidates[0][1], sample)
+    return _report(task, row, lease, promoted=promoted, detail=detail, png=png)
+
+
+def stamped(fitted: Fitted, number: int) -> Fitted:
+    """The same, its series marked as last fitted by this version."""
+    return replace(fitted, versions=np.full(len(fitted.versions), number, np.int32))
+
+
+def _plot(task: _Task, candidate: Candidate, window: Window) -> bytes:
+    return plots.forecast_png(
+        window.newest(max(6 * task.watch.lookback_steps, 24 * task.watch.horizon_steps)),
+        candidate.fitted,
+        title=f"{task.watch.selector}, {task.kind}",
+    )
+
+
+def _verdict(
+    task: _Task, refitted: int, total: int, champion: tuple[Fitted, Version] | None, promoted: bool
+) -> str:
+    share = f"{refitted} of {total} series accepted the new parameters"
+    if champion is None:
+        return f"serves: first version, {share}"
+    if not promoted:
+        return f"recorded, does not serve: a rollback to {_label(champion)} holds; {share}"
+    return f"serves instead of {_label(champion)}: {share}, the others keep theirs"
+
+
+def _label(champion: tuple[Fitted, Version] | None) -> str:
+    return "nothing" if champion is None else f"v{champion[1].version}"
+
+
+def _median(values: np.ndarray) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if len(finite) else None
+
+
+def _failed(
+    context: Context, watch: WatchConfig, watch_id: int, kind: str, lease: deciding.Lease, detail: str
+) -> TrainingReport:
+    with context.store.database.write() as conn:
+        deciding.finish(conn, lease, "failed", detail, context.clock())
+        watch_store.update_state(conn, watch_id, last_error=f"training: {detail}", last_error_at=context.clock())
+        context.count("sentinel_trainings_total", kind=kind, outcome="failed")
+    return _nothing(watch, kind, lease.reason, detail)
+
+
+def _nothing(watch: WatchConfig, kind: str, reason: str, detail: str) -> TrainingReport:
+    return TrainingReport(watch.slug, kind, reason, None, None, False, detail)
+
+
+def _report(
+    task: _Task, row: Version, lease: deciding.Lease, *, promoted: bool, detail: str, png: bytes | None = None
+) -> TrainingReport:
+    return TrainingReport(
+        slug=task.watch.slug,
+        kind=task.kind,
+        reason=lease.reason,
+        version=row.version,
+        parent=row.parent,
+        promoted=promoted,
+        detail=detail,
+        series=row.series,
+        series_refitted=row.series_refitted,
+        span_start=row.span_start,
+        span_end=row.span_end,
+        sha256=row.sha256 or None,
+        mae=row.mae,
+        champion_mae=row.champion_mae,
+        coverage=row.coverage,
+        model_class=row.model_class,
+        plot_png=png,
+    )
