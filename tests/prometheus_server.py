@@ -166,6 +166,16 @@ class PrometheusServer:
         self.kill()
         raise RuntimeError((self.folder / "prometheus.log").read_text()[-2_000:])
 
+    def wait_for(self, expression: str, seconds: float = 30.0) -> None:
+        """Wait until an expression has a value: the first scrape comes about five seconds after the start."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            found = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}, trust_env=False).json()
+            if found["data"]["result"]:
+                return
+            time.sleep(0.2)
+        raise RuntimeError(f"{expression} has no value after {seconds} s")
+
     def stop(self) -> None:
         """Ask it to end, and wait; a paused one is resumed first."""
         self._end(signal.SIGTERM)

@@ -154,9 +154,9 @@ class MatrixBuilder:
     def _place(self, rows: list[int], pairs: list[FloatArray]) -> None:
         flat = np.concatenate(pairs)
         times, values = flat[0::2], flat[1::2]
-        positions = (times - self._timestamps[0]) / self._step
-        columns = np.rint(np.clip(np.nan_to_num(positions), 0, len(self._timestamps) - 1)).astype(np.int64)
-        if not np.array_equal(self._timestamps[columns], times):
+        with np.errstate(invalid="ignore"):  # a time that is null or astronomic casts to nonsense, and is off the grid
+            columns = ((times - self._timestamps[0]) / self._step).astype(np.int64)
+        if not np.array_equal(self._timestamps.take(columns, mode="clip"), times):
             raise msgspec.ValidationError(f"samples that are not on the grid of {self._step} s that was asked for")
         self._reserve(len(self._labels))
         row_of_sample = np.repeat(np.asarray(rows, dtype=np.int64), [len(pair) // 2 for pair in pairs])
