@@ -160,6 +160,16 @@ class SentinelConfig:
         """Where the segments and the artifacts are."""
         return self.data_url or (self.store_path / "data").as_uri()
 
+    @property
+    def dagster_url(self) -> str:
+        """The address of Dagster's UI, from this machine."""
+        return f"http://{_reachable(self.bind_address)}:{self.dagster_port}"
+
+    @property
+    def sidecar_url(self) -> str:
+        """The address of the sidecar, from this machine."""
+        return f"http://{_reachable(self.bind_address)}:{self.emitter_port}"
+
     def watch(self, slug: str) -> WatchConfig:
         """The watch with this slug; ConfigError names the ones there are."""
         for watch in self.watches:
@@ -199,6 +209,12 @@ class SentinelConfig:
         if problems:
             raise ConfigError(problems)
         return config
+
+
+def _reachable(bind_address: str) -> str:
+    """The host to ask for what listens on an address: all addresses of a machine are reached by its loopback."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind_address, bind_address)
+    return f"[{host}]" if ":" in host else host
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -128,9 +128,7 @@ def _config_problems(config: "SentinelConfig", typed: set[str]) -> list[str]:
     if len(ports) == 2 and config.emitter_port == config.dagster_port:
         found.append(f"dagster_port: {config.dagster_port} is emitter_port too; give each its own")
     if "artifact_store" in typed and (not config.artifact_store or "://" in config.artifact_store):
-        found.append(
-            f"artifact_store: {config.artifact_store!r} is not a local folder; write a path (an s3:// URL goes into data_url)"
-        )
+        found.append(f"artifact_store: {config.artifact_store!r} is no local folder; an s3:// URL goes into data_url")
     if "max_versions_per_metric" in typed and config.max_versions_per_metric < 1:
         found.append(f"max_versions_per_metric: {config.max_versions_per_metric} keeps nothing; write 1 or more")
     if "scrape_timeout" in typed and not 0 < config.scrape_timeout < math.inf:
@@ -148,9 +146,9 @@ def _config_problems(config: "SentinelConfig", typed: set[str]) -> list[str]:
         found.append(f"data_url: {config.data_url!r} is no place for data; write file:///folder or s3://bucket/prefix")
     if "emit_steps" in typed and any(step < 1 for step in config.emit_steps):
         found.append(f"emit_steps: {list(config.emit_steps)}: leads count from 1")
-    for name in ("settle_delay", "window_retention", "forecast_retention"):
-        if name in typed:
-            _duration(getattr(config, name), name, found)
+    for span in ("settle_delay", "window_retention", "forecast_retention"):
+        if span in typed:
+            _duration(getattr(config, span), span, found)
     return found
 
 

@@ -1,0 +1,256 @@
+"""`sentinel up`: everything in one command. Starts Dagster and the sidecar, restarts them, and ends them together."""
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+import httpx
+
+from sentinel_core.config import SentinelConfig
+from sentinel_core.dagster_api import DagsterApi
+from sentinel_core.errors import ServiceError
+from sentinel_core.processes import Service
+from sentinel_core.workspace import environment, log_folder, write_workspace
+
+POLITE_SECONDS = 6.0  # Dagster ends in 2 s; a run in flight gets the rest, then SIGTERM
+GRACE_SECONDS = 8.0  # then SIGKILL
+LOOK_SECONDS = 3.0  # how often Dagster's code location and the first forecast are looked for
+RELOAD_PAUSE_SECONDS = 30.0  # a location that does not load is not loaded again more often
+
+Say = Callable[[str], None]
+Command = tuple[str, Sequence[str]]  # name, program and arguments
+
+
+class Supervisor:
+    """One `sentinel up`. `run` blocks its thread; `stop` ends it from another thread or a signal handler.
+
+    commands: what to run, by default Dagster and the sidecar; `demo` adds the demo's source before them
+    say:      called with each line for the person at the terminal
+    """
+
+    def __init__(
+        self,
+        config: SentinelConfig,
+        *,
+        demo: bool = False,
+        say: Say = lambda line: print(line, flush=True),
+        commands: Sequence[Command] | None = None,
+    ) -> None:
+        self.config = config
+        self._demo = demo
+        self._say = say
+        self._commands = commands
+        self._stopping = threading.Event()
+        self._hurry = threading.Event()
+        self._services: list[Service] = []
+
+    def run(self) -> None:
+        """Start everything and keep it running until `stop`; ServiceError for what keeps it from starting."""
+        began = time.monotonic()
+        with _sole_owner(self.config.store_path), self._signals():
+            check_ports(self.config)
+            commands = [*self._prepare_demo(), *self._prepare()]
+            if self._stopping.is_set():
+                return
+            self._greet()
+            try:
+                for name, command in commands:
+                    self._start(name, command)
+                watcher = threading.Thread(target=self._look, args=(began,), name="sentinel-look", daemon=True)
+                watcher.start()
+                while not self._stopping.wait(0.25):
+                    for service in self._services:
+                        service.tend()
+            finally:
+                self._end()
+
+    def stop(self) -> None:
+        """End everything; a second call does not wait for anybody."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    # ---- start
+
+    def _prepare_demo(self) -> list[Command]:
+        if not self._demo:
+            return []
+        from sentinel_core.demo.source import prepare
+
+        source = prepare(self.config.store_path / "demo", self._say)
+        self.config = replace(self.config, prometheus_url=source.url)
+        self._say(f"The demo's metrics come from {source.description} at {source.url}")
+        return list(source.commands)
+
+    def _prepare(self) -> list[Command]:
+        workspace = write_workspace(self.config)
+        if self._commands is not None:
+            return list(self._commands)
+        from sentinel_core.storage.database import Database  # here: SQLAlchemy is slow to import
+
+        database = Database(self.config.resolved_sql_url)
+        try:
+            database.migrate()
+        finally:
+            database.close()
+        self._reconcile()
+        dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
+        dagster += ["-h", self.config.bind_address, "-p", str(self.config.dagster_port)]
+        return [("sidecar", [sys.executable, "-m", "sentinel_core.apps.sidecar"]), ("dagster", dagster)]
+
+    def _reconcile(self) -> None:
+        """Runs that lost their worker when everything was killed hold their lane: Dagster is told before it starts."""
+        done = subprocess.run(
+            [sys.executable, "-m", "sentinel_dagster.reconcile"],
+            env=environment(self.config, os.environ),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            self._say(f"Dagster's unfinished runs could not be looked through: {done.stderr.strip()[-500:]}")
+
+    def _start(self, name: str, command: Sequence[str]) -> None:
+        service = Service(
+            name,
+            command,
+            log_folder=log_folder(self.config),
+            environment=environment(self.config, os.environ),
+            say=self._say,
+        )
+        self._services.append(service)
+        service.start()
+
+    def _greet(self) -> None:
+        config = self.config
+        self._say(f"Sentinel starts, {len(config.watches)} watches, store {config.store_path}")
+        self._say(f"  page      {config.sidecar_url}/")
+        self._say(f"  metrics   {config.sidecar_url}/metrics")
+        self._say(f"  Dagster   {config.dagster_url}/")
+        self._say(f"  logs      {log_folder(config)}")
+        if not config.watches:
+            self._say("No watch is configured: `sentinel init` writes a sentinel.toml, `sentinel up --demo` shows one.")
+
+    # ---- look after
+
+    def _look(self, began: float) -> None:
+        """Say once when Dagster and the first forecast stand; load Dagster's code location anew when it is in error."""
+        dagster, http = DagsterApi(self.config.dagster_url), httpx.Client(timeout=10.0, trust_env=False)
+        dagster_is_up = forecasts_stand = False
+        reload_after = 0.0
+        while not self._stopping.wait(LOOK_SECONDS):
+            try:
+                problem = dagster.location_problem()
+                if not dagster_is_up:
+                    dagster_is_up = True
+                    self._say(f"Dagster is up after {time.monotonic() - began:.0f} s: {self.config.dagster_url}/")
+                if problem and time.monotonic() >= reload_after:
+                    self._say(
+                        f"Dagster's code location is in error and is loaded again: {problem.splitlines()[0][:200]}"
+                    )
+                    reload_after = time.monotonic() + RELOAD_PAUSE_SECONDS
+                    dagster.reload()
+            except ServiceError as error:
+                if reload_after > time.monotonic():
+                    self._say(str(error))
+            if not forecasts_stand and self.config.watches and _has_forecasts(http, self.config.sidecar_url):
+                forecasts_stand = True
+                self._say(f"Forecasts stand after {time.monotonic() - began:.0f} s: {self.config.sidecar_url}/metrics")
+
+    # ---- end
+
+    def _end(self) -> None:
+        self._say("Ending …")
+        for service in self._services:
+            service.ask_to_end()
+        began, asked = time.monotonic(), False
+        while alive := [service for service in self._services if service.is_alive()]:
+            waited = time.monotonic() - began
+            if waited > GRACE_SECONDS or self._hurry.is_set():
+                for service in alive:
+                    service.signal_group(signal.SIGKILL)
+                break
+            if waited > POLITE_SECONDS and not asked:
+                asked = True
+                for service in alive:
+                    service.signal_group(signal.SIGTERM)
+            time.sleep(0.1)
+        self._say("Everything has ended; the next start carries on from the store.")
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C, SIGTERM and a closed terminal stop us, where we may say so: in the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.stop()
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def check_ports(config: SentinelConfig) -> None:
+    """ServiceError naming every port that somebody else listens on, and the setting that moves it."""
+    family = socket.AF_INET6 if ":" in config.bind_address else socket.AF_INET
+    problems = []
+    for setting in ("emitter_port", "dagster_port"):
+        port = getattr(config, setting)
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((config.bind_address, port))
+            except OSError as error:
+                problems.append(
+                    f"port {port} of {config.bind_address} cannot be used ({error.strerror}); "
+                    f"end what listens there, or set another {setting} in the configuration"
+                )
+    if problems:
+        raise ServiceError("\n".join(problems))
+
+
+@contextmanager
+def _sole_owner(store: Path) -> Iterator[None]:
+    """Hold the store's lock; ServiceError naming the process that holds it already."""
+    path = store / "up.lock"
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ServiceError(f"{store} cannot be written ({error.strerror}); choose another artifact_store") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pid = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
+            raise ServiceError(
+                f"sentinel is already up on {store} (process {pid}); end that one, or choose another artifact_store"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _has_forecasts(http: httpx.Client, sidecar_url: str) -> bool:
+    try:
+        with http.stream("GET", f"{sidecar_url}/metrics") as response:
+            return any("_sentinel_predicted{" in line for line in response.iter_lines())
+    except httpx.HTTPError:
+        return False
