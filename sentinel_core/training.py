@@ -61,7 +61,8 @@ def enough_samples(window: Window, lookback: int, horizon: int) -> NDArray[np.bo
     finite = np.isfinite(window.values)
     first = np.argmax(finite, axis=1)
     last = finite.shape[1] - 1 - np.argmax(finite[:, ::-1], axis=1)
-    return finite.any(axis=1) & (last - first + 1 >= lookback + horizon)
+    ready: NDArray[np.bool_] = finite.any(axis=1) & (last - first + 1 >= lookback + horizon)
+    return ready
 
 
 def train(

@@ -2,7 +2,6 @@
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -26,7 +25,8 @@ class Context:
     store: Store
     clock: Callable[[], float] = time.time
     shelf: dict[str, Fitted] = field(default_factory=dict)  # loaded artifacts by SHA-256
-    _counts: Counter[CounterKey] = field(default_factory=Counter)
+    _counts: dict[CounterKey, float] = field(default_factory=dict)
+    _gauges: dict[CounterKey, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def client(self) -> PrometheusClient:
@@ -46,13 +46,21 @@ class Context:
     def count(self, name: str, amount: float = 1.0, **labels: str) -> None:
         """Add to a self-metric; it reaches the store with the next `flush`."""
         with self._lock:
-            self._counts[name, tuple(sorted(labels.items()))] += amount
+            key = name, tuple(sorted(labels.items()))
+            self._counts[key] = self._counts.get(key, 0.0) + amount
+
+    def gauge(self, name: str, value: float) -> None:
+        """Set a self-metric; it reaches the store with the next `flush`."""
+        with self._lock:
+            self._gauges[name, ()] = value
 
     def flush(self, conn: sa.Connection) -> None:
         """Write the counts of this process so far into the store's, in the caller's transaction."""
         with self._lock:
-            counts, self._counts = self._counts, Counter()
+            counts, self._counts = self._counts, {}
+            gauges, self._gauges = self._gauges, {}
         watch_store.increment(conn, counts)
+        watch_store.assign(conn, gauges)
 
     def chosen(self, slugs: Iterable[str] | None) -> list[WatchConfig]:
         """The configured watches with these slugs, or all; ConfigError for one that is not configured."""

@@ -212,7 +212,7 @@ def _facts(
     cooldown = float(parse_duration(watch.drift_cooldown))
     failures = 0
     for action in finished:
-        if action.outcome != "failed":
+        if action.outcome == "promoted":
             break
         failures += 1
     drift_actions = [

@@ -31,7 +31,11 @@ class Engine:
     @contextmanager
     def open(cls, config: SentinelConfig, *, migrate: bool = True) -> Iterator["Engine"]:
         """Open the store (creating or upgrading its tables) for one process; StoreError where it refuses."""
-        with Store.open(config.resolved_sql_url, config.resolved_data_url, migrate=migrate) as store:
+        with Store.open(config.resolved_sql_url, config.resolved_data_url) as store:
+            if migrate:
+                store.database.migrate()
+            else:
+                store.database.require_schema()
             yield cls(Context(config, store))
 
     @property

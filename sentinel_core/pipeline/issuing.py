@@ -73,6 +73,7 @@ def _issue_live(context: Context, end: int, slugs: Sequence[str] | None) -> Fore
         if state.forecast_origin is not None and origin - state.forecast_origin > watch.step_seconds:
             missed.append((watch, state.forecast_origin + watch.step_seconds, origin - watch.step_seconds))
     report = _Tally(failures)
+    began = context.clock()
     for (step, origin), jobs in due.items():
         blocks = _forecast(context, step, origin, jobs, report)
         if not blocks:
@@ -89,8 +90,11 @@ def _issue_live(context: Context, end: int, slugs: Sequence[str] | None) -> Fore
                 for watch_id, count in unlearnt.items()
             ]
             watch_store.update_states(conn, rows)
+            context.count("sentinel_forecasts_total", sum(len(block.fingerprints) for block in blocks))
             context.flush(conn)
         report.add(blocks, len(columns["fp"]), 1)
+    context.count("sentinel_forecast_seconds_sum", context.clock() - began)
+    context.count("sentinel_forecast_seconds_count")
     for watch, first, last in missed:
         _replay_watch(context, watch, ids[watch.slug], max(first, last - DAY), last, report)
     return report.done(len(watches))
@@ -273,7 +277,7 @@ def _replay_origins(
         columns, count = [], 0
         for origin in origins[origins // 3600 == hour].tolist():
             seen = window.until(origin).newest(steps)
-            alive = np.isfinite(seen.values).any(axis=1)
+            alive: NDArray[np.bool_] = np.isfinite(seen.values).any(axis=1)
             if not alive.any():
                 continue
             forecast = forecasts.issue(ordered.take(rows[alive]), seen.rows(alive), watch.horizon_steps)

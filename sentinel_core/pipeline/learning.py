@@ -5,11 +5,12 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from pathlib import Path
 
 import numpy as np
 
 from sentinel_core import drift, plots, registry, training
-from sentinel_core.actions import COLD_START, FINETUNE
+from sentinel_core.actions import COLD_START, FINETUNE, RETRAIN
 from sentinel_core.config import WatchConfig
 from sentinel_core.durations import parse_duration
 from sentinel_core.errors import ModelError, SentinelError, TransientSourceError
@@ -84,8 +85,7 @@ def _train_watch(
     champions, _ = load_serving(context, [watch], {watch.slug: watch_id})
     champion = champions.get(watch.slug)
     if champion is not None and champion[1].spec_digest != watch.spec_digest:
-        kind = "retrain" if kind == FINETUNE else kind
-        champion = (champion[0], champion[1])
+        kind = RETRAIN  # another model, grid or parameters: there is nothing to continue
     fingerprints, kind = _choose(context, watch, watch_id, kind, champion, lease, end)
     if not len(fingerprints):
         return _failed(context, watch, watch_id, kind, lease, "there is no series to train")
@@ -146,9 +146,7 @@ def _fit(context: Context, task: _Task) -> tuple[list[tuple[Window, Candidate]],
     """Fit block by block, so that memory is bounded by the block and not by the number of series."""
     watch = task.watch
     champion = task.champion
-    # a champion of another model or grid is compared with, never continued
-    same_spec = champion is not None and champion[1].spec_digest == watch.spec_digest
-    finetune = task.kind == FINETUNE and same_spec
+    finetune = task.kind == FINETUNE
     start = task.start
     if finetune and champion is not None:
         context_steps = max(champion[0].model.context_steps, 2 * watch.lookback_steps) + watch.horizon_steps
@@ -169,6 +167,8 @@ def _fit(context: Context, task: _Task) -> tuple[list[tuple[Window, Candidate]],
         drifted = np.zeros(len(window.fingerprints), bool)
         if champion is not None:
             drifted = np.isin(window.fingerprints, champion[0].model.fingerprints[severity == drift.HIGH])
+            # what a person has configured serves, whether or not the old model was better
+            drifted |= champion[1].spec_digest != watch.spec_digest
         candidates.append(
             (
                 window,
@@ -203,7 +203,9 @@ def _conclude(
     spec_changed = champion is not None and champion[1].spec_digest != watch.spec_digest
     with context.store.database.read() as conn:
         number = registry.next_version(conn, task.watch_id)
-        remembered = watch_store.series_seen_since(conn, task.watch_id, int(task.end - REMEMBERED_SECONDS))
+        members = watch_store.series_of(conn, [task.watch_id], live_only=False)
+    since = task.end - REMEMBERED_SECONDS
+    remembered = [m.fingerprint for m in members if m.vanished_at is None or m.vanished_at > since]
     accepted = [
         (c.fitted.take(w.fingerprints[c.accepted]), c) for w, c in candidates if c.accepted.any()
     ]
@@ -246,11 +248,13 @@ def _conclude(
         return _report(task, row, lease, promoted=False, detail=detail)
     fitted = reduce(Fitted.put, [stamped(part, number) for part, _ in accepted])
     if champion is not None and not spec_changed:
-        kept = champion[0].take(np.intersect1d(champion[0].model.fingerprints, remembered))
+        known = np.intersect1d(champion[0].model.fingerprints, np.array(remembered, np.int64))
+        kept = champion[0].take(known)
         fitted = kept.put(fitted) if len(kept.versions) else fitted
     content, sha256 = registry.dump(fitted, fitted.model.feature_names)
     path = f"models/{watch.slug}/v{number}-{uuid.uuid4().hex[:8]}.joblib"
-    context.store.blobs.put(path, content)
+    folder = context.store.segments.folder
+    folder.publish(path, lambda local: _write(local, content))
     row = replace(row, path=path, sha256=sha256, bytes=len(content), series=len(fitted.versions))
     with context.store.database.write() as conn:
         registry.record(conn, row)
@@ -266,10 +270,14 @@ def _conclude(
         context.count(
             "sentinel_trainings_total", kind=task.kind, outcome="promoted" if promoted else "held"
         )
-    for version in gone:  # after the commit: a crash in between leaves a file too many, never one too few
-        context.store.blobs.delete(version.path)
+    # after the commit: a crash in between leaves a file too many, never one too few
+    folder.delete([version.path for version in gone])
     png = None if sample is None else _plot(task, candidates[0][1], sample)
     return _report(task, row, lease, promoted=promoted, detail=detail, png=png)
+
+
+def _write(path: str, content: bytes) -> None:
+    Path(path).write_bytes(content)
 
 
 def stamped(fitted: Fitted, number: int) -> Fitted:

@@ -14,7 +14,6 @@ from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reports import ScrapeReport
 from sentinel_core.prometheus.client import PrometheusClient
 from sentinel_core.prometheus.scrape import Scrape, SourceFacts, newest_step, scrape, source_facts
-from sentinel_core.series import Series
 from sentinel_core.storage import watch_store, windows_store
 from sentinel_core.windows import IntArray, Window
 
@@ -66,6 +65,7 @@ def scrape_windows(
     with context.client() as client:
         now = client.now()
         skew = now - context.clock()
+        context.gauge("sentinel_clock_skew_seconds", skew)
         settled = now - parse_duration(context.config.settle_delay)
 
         def read(watch: WatchConfig) -> Iterator[_Reading]:
@@ -76,8 +76,7 @@ def scrape_windows(
             if mode == "tick" and stands is not None:
                 first = max(first, stands + step) - late_steps(step) * step
             last = min(end, newest_step(settled, step, 0))
-            known = None if state is None else SourceFacts(state.kind, state.scrape_interval) if state.kind else None
-            yield from read_span(client, watch, ids[watch.slug], known, first, last, now)
+            yield from read_span(client, watch, ids[watch.slug], _known(state), first, last, now)
 
         if mode == "tick":
             with ThreadPoolExecutor(CONCURRENT_WATCHES) as pool:
@@ -92,7 +91,7 @@ def scrape_windows(
         raise kind(f"no watch could be read; {slug}: {error}")
     return ScrapeReport(
         len(watches),
-        len(totals.series),
+        sum(map(len, totals.series.values())),
         totals.samples,
         totals.gaps,
         totals.non_finite,
@@ -109,10 +108,9 @@ def read_history(context: Context, client: PrometheusClient, watch: WatchConfig,
     with context.store.database.read() as conn:
         holes = watch_store.uncovered(conn, watch_id, start, end, watch.step_seconds)
         state = watch_store.states(conn).get(watch.slug)
-    known = SourceFacts(state.kind, state.scrape_interval) if state is not None and state.kind else None
     totals = _Totals()
     for first, last in holes:
-        for reading in read_span(client, watch, watch_id, known, first, last, client.now()):
+        for reading in read_span(client, watch, watch_id, _known(state), first, last, client.now()):
             _commit(context, [reading], totals)
             if reading.error is not None:
                 raise (TransientSourceError if reading.transient else SourceError)(reading.error)
@@ -131,7 +129,7 @@ def read_span(
     step = watch.step_seconds
     try:
         # measured once an hour, and whenever it is unknown: one request a tick would be one too many
-        if facts is None or facts.scrape_interval is None or start // 3600 != end // 3600:
+        if facts is None or start // 3600 != end // 3600:
             measured = source_facts(client, watch, min(now, end + step))
             facts = measured if facts is None else SourceFacts(facts.kind, measured.scrape_interval)
         first, steps = start, max(1, CHUNK_SAMPLES // watch.max_series)
@@ -145,106 +143,117 @@ def read_span(
         yield _Reading(watch, watch_id, error=str(error), transient=isinstance(error, TransientSourceError))
 
 
+def _known(state: watch_store.WatchState | None) -> SourceFacts | None:
+    """What earlier ticks measured; None before the first."""
+    if state is None or state.kind is None or state.scrape_interval is None:
+        return None
+    return SourceFacts("counter" if state.kind == "counter" else "gauge", state.scrape_interval)
+
+
 class _Totals:
     """Sums over the readings of one report."""
 
     def __init__(self) -> None:
         self.samples = self.gaps = self.non_finite = self.new_series = self.vanished = 0
-        self.series: set[tuple[int, int]] = set()
+        self.series: dict[int, IntArray] = {}
         self.failures: dict[str, str] = {}
         self.transient = True
+
+    def add(self, context: Context, reading: _Reading) -> None:
+        assert reading.scrape is not None
+        window = reading.scrape.window
+        samples = int(np.isfinite(window.values).sum())
+        self.samples += samples
+        self.gaps += reading.scrape.gaps
+        self.non_finite += reading.scrape.non_finite
+        self.series[reading.watch_id] = np.union1d(
+            self.series.get(reading.watch_id, window.fingerprints[:0]), window.fingerprints
+        )
+        context.count("sentinel_scraped_samples_total", samples)
+        context.count("sentinel_gaps_total", reading.scrape.gaps)
+        context.count("sentinel_non_finite_samples_total", reading.scrape.non_finite)
 
 
 def _commit(context: Context, readings: Sequence[_Reading], totals: _Totals) -> None:
     """One segment per granularity, and one transaction for it, the coverage, the states and the series."""
-    good = [reading for reading in readings if reading.scrape is not None]
     by_step: dict[int, list[Window]] = {}
-    for reading in good:
-        assert reading.scrape is not None
-        if reading.scrape.window.values.size:
+    for reading in readings:
+        if reading.scrape is not None and reading.scrape.window.values.size:
             by_step.setdefault(reading.watch.step_seconds, []).append(reading.scrape.window)
     pendings = [windows_store.write_windows(context.store, step, windows) for step, windows in by_step.items()]
+    now = context.clock()
     with context.store.database.write() as conn:
         context.store.segments.commit(conn, pendings)
         states = {state.watch_id: state for state in watch_store.states(conn).values()}
-        rows = []
+        # one query for all: a statement a watch would make a tick's cost grow with the number of watches
+        owner, fingerprints = watch_store.live_series(conn)
+        rows: list[dict[str, object]] = []
         for reading in readings:
             if reading.scrape is None:
                 totals.failures[reading.watch.slug] = reading.error or ""
                 totals.transient &= reading.transient
-                watch_store.update_state(
-                    conn, reading.watch_id, last_error=reading.error, last_error_at=context.clock()
-                )
+                rows.append({"watch_id": reading.watch_id, "last_error": reading.error, "last_error_at": now})
                 continue
-            rows.append(_settle(context, conn, reading, states.get(reading.watch_id), totals))
+            totals.add(context, reading)
+            span = slice(*np.searchsorted(owner, [reading.watch_id, reading.watch_id + 1]))
+            rows.append(_settle(conn, reading, states[reading.watch_id], fingerprints[span], totals, now))
+        watch_store.add_coverages(
+            conn, [(r.watch_id, r.start, r.end, r.watch.step_seconds) for r in readings if r.scrape is not None]
+        )
         watch_store.update_states(conn, rows)
         context.flush(conn)
 
 
 def _settle(
-    context: Context, conn: sa.Connection, reading: _Reading, state: watch_store.WatchState | None, totals: _Totals
+    conn: sa.Connection,
+    reading: _Reading,
+    state: watch_store.WatchState,
+    live: IntArray,
+    totals: _Totals,
+    now: float,
 ) -> dict[str, object]:
-    """Note coverage and series of one reading; returns the watch's new state."""
-    watch, result, facts = reading.watch, reading.scrape, reading.facts
-    assert result is not None
-    assert facts is not None
-    watch_store.add_coverage(conn, reading.watch_id, reading.start, reading.end, watch.step_seconds)
-    stands = None if state is None else state.scraped_until
+    """Bring a watch's series up to date with one reading; returns its new state."""
+    assert reading.scrape is not None
+    assert reading.facts is not None
     row: dict[str, object] = {
         "watch_id": reading.watch_id,
-        "kind": facts.kind,
-        "scrape_interval": facts.scrape_interval,
-        "scraped_until": reading.end if stands is None else max(stands, reading.end),
-        "last_tick_at": None if state is None else state.last_tick_at,
-        "last_error": None,
-        "series_live": 0 if state is None else state.series_live,
+        "kind": reading.facts.kind,
+        "scrape_interval": reading.facts.scrape_interval,
     }
-    samples = int(np.isfinite(result.window.values).sum())
-    totals.samples += samples
-    totals.gaps += result.gaps
-    totals.non_finite += result.non_finite
-    totals.series |= {(reading.watch_id, int(fp)) for fp in result.window.fingerprints}
-    context.count("sentinel_scraped_samples_total", samples)
-    context.count("sentinel_gaps_total", result.gaps)
-    context.count("sentinel_non_finite_samples_total", result.non_finite)
-    if stands is None or reading.end >= stands:
-        row["last_tick_at"] = context.clock()
-        row["series_live"] = _members(conn, reading, facts, totals)
-    else:
-        _add_unknown(conn, reading.watch_id, result.series, reading.start, totals, vanished_at=reading.end)
+    if state.scraped_until is not None and reading.end < state.scraped_until:
+        # an older span: it may name series that are long gone, and says nothing about those that live
+        _add_unknown(conn, reading, live, vanished_at=reading.end)
+        return row
+    window = reading.scrape.window
+    quiet = max(LATE_SECONDS, 3 * window.step_seconds, 3 * reading.facts.scrape_interval)
+    recent = window.timestamps > reading.end - quiet
+    present = window.fingerprints[np.isfinite(window.values[:, recent]).any(axis=1)]
+    totals.new_series += _add_unknown(conn, reading, live)
+    appeared, gone = np.setdiff1d(present, live), np.setdiff1d(live, present)
+    watch_store.mark_revived(conn, reading.watch_id, appeared)
+    # one seen for the first time in this very reading may be gone again by its end
+    gone = np.union1d(gone, np.setdiff1d(np.setdiff1d(window.fingerprints, live), present))
+    watch_store.mark_vanished(conn, reading.watch_id, gone, reading.end)
+    totals.vanished += len(gone)
+    row |= {"scraped_until": reading.end, "last_tick_at": now, "last_error": None, "series_live": len(present)}
+    if state.buffer_fill < 1.0:
+        first = watch_store.first_sample(conn, reading.watch_id)
+        span = 0 if first is None else reading.end - first + window.step_seconds
+        row["buffer_fill"] = min(1.0, span / (reading.watch.lookback_steps * window.step_seconds))
     return row
 
 
-def _members(conn: sa.Connection, reading: _Reading, facts: SourceFacts, totals: _Totals) -> int:
-    """Bring the watch's live series up to date with its newest reading; returns how many there are."""
+def _add_unknown(conn: sa.Connection, reading: _Reading, live: IntArray, vanished_at: int | None = None) -> int:
+    """Register series that the watch never had; returns how many."""
     assert reading.scrape is not None
     window = reading.scrape.window
-    finite = np.isfinite(window.values)
-    quiet = max(LATE_SECONDS, 3 * window.step_seconds, 3 * (facts.scrape_interval or 0))
-    recent = window.timestamps > reading.end - quiet
-    present: IntArray = window.fingerprints[finite[:, recent].any(axis=1)] if recent.any() else window.fingerprints[:0]
-    _, live = watch_store.live_series(conn, reading.watch_id)
-    totals.new_series += _add_unknown(conn, reading.watch_id, reading.scrape.series, reading.end, totals)
-    appeared = np.setdiff1d(present, live, assume_unique=True)
-    if len(appeared):
-        watch_store.mark_revived(conn, reading.watch_id, appeared)
-    _, live = watch_store.live_series(conn, reading.watch_id)
-    gone = np.setdiff1d(live, present, assume_unique=True)
-    if len(gone):
-        watch_store.mark_vanished(conn, reading.watch_id, gone, reading.end)
-    totals.vanished += len(gone)
-    return len(present)
-
-
-def _add_unknown(
-    conn: sa.Connection,
-    watch_id: int,
-    found: Sequence[Series],
-    seen_at: int,
-    totals: _Totals,
-    vanished_at: int | None = None,
-) -> int:
-    known = watch_store.known_series(conn, watch_id)
-    fresh = [one for one in found if one.fingerprint not in known]
-    watch_store.add_series(conn, watch_id, fresh, seen_at, vanished_at)
+    candidates = ~np.isin(window.fingerprints, live)
+    if not candidates.any():
+        return 0
+    known = watch_store.known_series(conn, reading.watch_id)
+    series = reading.scrape.series
+    fresh = [row for row in np.flatnonzero(candidates).tolist() if int(window.fingerprints[row]) not in known]
+    if fresh:
+        first = int(window.timestamps[np.argmax(np.isfinite(window.values[fresh]).any(axis=0))])
+        watch_store.add_series(conn, reading.watch_id, [series[row] for row in fresh], first, vanished_at)
     return len(fresh)

@@ -47,15 +47,7 @@ def score_drift(context: Context, start: int, end: int, *, mode: str = "live") -
             first = min(min(done, default=last), last) - late_steps(step) * step
         scores = _score(context, step, first, last, watches, ids, serving, LIVE)
         rows += len(scores.mae)
-        columns = {
-            "watch": scores.watch,
-            "fp": scores.fingerprint,
-            "ts": scores.timestamp,
-            "version": scores.version,
-            "mae": scores.mae,
-            "scaled": scores.scaled,
-        }
-        pending = [forecast_store.write_scores(context.store, step, columns)] if len(scores.mae) else []
+        pending = [forecast_store.write_scores(context.store, step, _columns(scores))] if len(scores.mae) else []
         if mode == "live":
             kept, updates = _verdicts(context, step, last, watches, ids, serving, scores)
             found += kept
@@ -134,6 +126,18 @@ def _positions(haystack: IntArray, needles: IntArray) -> tuple[IntArray, NDArray
     return index, haystack[index] == needles
 
 
+def _columns(scores: drift.Scores) -> dict[str, NDArray[Any]]:
+    """Rows of the `scores` dataset."""
+    return {
+        "watch": scores.watch,
+        "fp": scores.fingerprint,
+        "ts": scores.timestamp,
+        "version": scores.version,
+        "mae": scores.mae,
+        "scaled": scores.scaled,
+    }
+
+
 def _recent_scores(context: Context, step: int, end: int, window: int) -> dict[str, NDArray[Any]]:
     # twice the window, so that gaps among the last steps do not shrink it
     return forecast_store.read_scores(context.store, step, end - 2 * window * step, end)
@@ -164,15 +168,7 @@ def _verdicts(
 ) -> tuple[list[WatchDrift], list[dict[str, object]]]:
     """Every watch's drift from the stored scores and the fresh ones that are about to be committed."""
     stored = _recent_scores(context, step, end, max(watch.drift_window for watch in watches))
-    added = {
-        "watch": fresh.watch,
-        "fp": fresh.fingerprint,
-        "ts": fresh.timestamp,
-        "version": fresh.version,
-        "mae": fresh.mae,
-        "scaled": fresh.scaled,
-    }
-    stored = {name: np.concatenate([stored[name], values]) for name, values in added.items()}
+    stored = {name: np.concatenate([stored[name], values]) for name, values in _columns(fresh).items()}
     order = np.argsort(stored["watch"], kind="stable")  # stable: fresh scores stay after the stored ones they replace
     owners = stored["watch"][order]
     found, updates = [], []

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from sentinel_core import registry
 from sentinel_core.config import WatchConfig
-from sentinel_core.errors import ArtifactError, SentinelError
+from sentinel_core.errors import ArtifactError, RegistryError, SentinelError
 from sentinel_core.forecasts import Fitted
 from sentinel_core.models import catalogue
 from sentinel_core.models.base import BatchModel
@@ -22,7 +22,7 @@ def load_version(context: Context, watch: WatchConfig, version: Version) -> Fitt
     """The fitted model of one version; ArtifactError where its file is missing or not what the registry recorded."""
     if version.sha256 not in context.shelf:
         try:
-            content = context.store.blobs.get(version.path)
+            content = context.store.segments.folder.fetch(version.path)
         except FileNotFoundError:
             raise ArtifactError(
                 f"the artifact of version v{version.version} is missing at {version.path}; restore it from a backup, "
@@ -117,7 +117,7 @@ def serving(context: Context, slug: str) -> ActivationReport:
         found = registry.serving(conn).get(watch_id)
         last = registry.last_activation(conn, watch_id)
     if found is None or last is None:
-        raise registry.RegistryError(f"nothing serves {slug} yet: it has not been trained")
+        raise RegistryError(f"nothing serves {slug} yet: it has not been trained")
     return _report(slug, "confirm", found[1], last.previous, found[0].pinned, f"{last.action}: {last.reason}")
 
 

@@ -1,0 +1,83 @@
+"""Pictures for the places where one would rather look than read; matplotlib is imported only when one is drawn."""
+
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sentinel_core.forecasts import Fitted, issue
+from sentinel_core.windows import Window
+
+if TYPE_CHECKING:  # the pipeline draws with this module
+    from sentinel_core.pipeline.reports import DriftReport
+
+MAX_PANELS = 3
+_ACTUAL, _FORECAST, _LOW, _HIGH = "#3b4252", "#0b84a5", "#d18700", "#c0392b"
+
+
+def forecast_png(window: Window, fitted: Fitted, *, title: str) -> bytes:
+    """Actual values of up to three series with the forecasts that the fitted model makes of them, horizon after horizon.
+
+    Every forecast sees only what lies before its origin; the parameters are the fitted ones. Returns a small PNG.
+    """
+    rows = np.flatnonzero(np.isin(window.fingerprints, fitted.model.fingerprints))[:MAX_PANELS]
+    shown = window.rows(rows)
+    own = fitted.take(shown.fingerprints)
+    horizon, columns = own.model.horizon_steps, len(window.timestamps)
+    bands = np.full((3, len(rows), columns), np.nan)
+    for origin in range(max(horizon, columns // 4), columns - 1, horizon):
+        seen = shown.columns(slice(max(0, origin + 1 - own.model.context_steps), origin + 1))
+        forecast = issue(own, seen, horizon)
+        span = min(horizon, columns - origin - 1)
+        for band, values in zip(bands, (forecast.mean, forecast.lower, forecast.upper), strict=True):
+            band[:, origin + 1 : origin + 1 + span] = values[:, :span]
+    figure, axes = _canvas(max(1, len(rows)), title)
+    times = _times(window)
+    for row, axis in enumerate(axes[: len(rows)]):
+        axis.fill_between(times, bands[1, row], bands[2, row], color=_FORECAST, alpha=0.18, linewidth=0)
+        axis.plot(times, shown.values[row], color=_ACTUAL, linewidth=1, label="actual")
+        axis.plot(times, bands[0, row], color=_FORECAST, linewidth=1, label=f"forecast, {own.model.horizon} ahead")
+    axes[0].legend(loc="upper left", fontsize=7, frameon=False)
+    return _png(figure)
+
+
+def drift_png(report: "DriftReport") -> bytes:
+    """Share of each watch's scored series at low and at high severity, worst first. Returns a small PNG."""
+    worst = sorted(report.watches, key=lambda watch: (-watch.high, -watch.low))[:20]
+    figure, (axis,) = _canvas(1, "drifting series by watch", height=0.6 + 0.25 * max(1, len(worst)))
+    names = [watch.slug for watch in worst]
+    high = np.array([watch.high / max(1, watch.scored) for watch in worst])
+    low = np.array([watch.low / max(1, watch.scored) for watch in worst])
+    axis.barh(names, high, color=_HIGH, label="high")
+    axis.barh(names, low, left=high, color=_LOW, label="low")
+    axis.set_xlim(0, 1)
+    axis.invert_yaxis()
+    axis.xaxis.set_major_formatter("{x:.0%}")
+    axis.legend(loc="lower right", fontsize=7, frameon=False)
+    return _png(figure)
+
+
+def _canvas(panels: int, title: str, height: float = 1.7) -> tuple[Any, Sequence[Any]]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive in a process-wide registry
+
+    figure = Figure(figsize=(7, 0.5 + height * panels), dpi=80, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(panels, 1, squeeze=False)[:, 0]
+    figure.suptitle(title, fontsize=9)
+    for axis in axes:
+        axis.tick_params(labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, list(axes)
+
+
+def _times(window: Window) -> Sequence[datetime]:
+    return [datetime.fromtimestamp(second, UTC) for second in window.timestamps.tolist()]
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", pil_kwargs={"optimize": True})
+    return buffer.getvalue()

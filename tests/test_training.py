@@ -1,0 +1,159 @@
+from typing import Any, Self
+
+import numpy as np
+import pytest
+
+from sentinel_core import forecasts, training
+from sentinel_core.errors import ModelError
+from sentinel_core.forecasts import Fitted
+from sentinel_core.models.base import BatchModel
+from sentinel_core.windows import FloatArray, Window
+
+STEP = 60
+
+
+class Shifted(BatchModel):
+    """Last value plus a shift: an easy forecast to make right (shift 0) or wrong."""
+
+    def fit_window(self, window: Window) -> None:
+        self.fingerprints = window.fingerprints
+        self.parameters = {"shift": np.full(len(window.fingerprints), float(self.model_params.get("shift", 0.0)))}
+        self.seen = window.last
+
+    def update_window(self, window: Window, new_steps: int) -> None:
+        self.parameters = {"shift": self.parameters["shift"] / 2}
+        self.seen = window.last
+
+    def predict_window(self, window: Window, steps: int) -> FloatArray:
+        last = forecasts.last_values(window) + self.parameters["shift"]
+        return np.repeat(last[:, None], steps, axis=1)
+
+    def adopt(self, window: Window) -> Self:
+        return self.with_rows(window.fingerprints, {"shift": np.zeros(len(window.fingerprints))})
+
+
+def build(shift: float = 0.0) -> BatchModel:
+    return Shifted("1m", "5m", "30m", shift=shift)
+
+
+def walk(n: int = 4, steps: int = 200, seed: int = 0) -> Window:
+    values = np.random.default_rng(seed).normal(size=(n, steps)).cumsum(axis=1)
+    return Window(np.arange(n, dtype=np.int64), np.arange(steps, dtype=np.int64) * STEP, values, STEP)
+
+
+def fitted(window: Window, shift: float) -> Fitted:
+    return training.train(lambda: build(shift), window, version=1, level=0.95).fitted
+
+
+def test_a_candidate_worse_than_its_champion_is_rejected_for_each_series() -> None:
+    """Acceptance is judged per series on the same held-back origins."""
+    window = walk()
+    champion = fitted(window, 0.0)
+    candidate = training.train(lambda: build(5.0), window, version=2, level=0.95, champion=champion)
+    assert not candidate.accepted.any()
+    assert (candidate.mae > candidate.champion_mae).all()
+    back = training.train(lambda: build(0.0), window, version=3, level=0.95, champion=fitted(window, 5.0))
+    assert back.accepted.all()
+
+
+def test_a_champion_that_drifted_high_is_replaced_by_any_finite_candidate() -> None:
+    """Where the champion has drifted high, the candidate need not have been better on the past."""
+    window = walk()
+    drifted = np.array([True, False, False, True])
+    candidate = training.train(
+        lambda: build(5.0), window, version=2, level=0.95, champion=fitted(window, 0.0), drifted=drifted
+    )
+    assert candidate.accepted.tolist() == drifted.tolist()
+
+
+def test_a_candidate_that_is_not_finite_is_never_accepted() -> None:
+    """NaN never replaces a serving model, not even a drifted one."""
+    window = walk()
+    candidate = training.train(
+        lambda: build(float("nan")),
+        window,
+        version=2,
+        level=0.95,
+        champion=fitted(window, 0.0),
+        drifted=np.ones(4, bool),
+    )
+    assert not candidate.accepted.any()
+
+
+def test_a_series_without_a_champion_is_accepted() -> None:
+    """A new series joins the next version whatever the others do."""
+    window = walk()
+    champion = fitted(window.rows(np.array([0, 1])), 0.0)
+    candidate = training.train(lambda: build(5.0), window, version=2, level=0.95, champion=champion)
+    assert candidate.accepted.tolist() == [False, False, True, True]
+
+
+def test_validation_never_looks_ahead() -> None:
+    """What is judged was fitted before the first held-back origin, and the champion itself is not touched."""
+    window = walk()
+    origins = training.held_back_origins(200, 30, 5)
+    seen: list[int] = []
+
+    class Spy(Shifted):
+        def fit_window(self, window: Window) -> None:
+            seen.append(window.last)
+            super().fit_window(window)
+
+    training.train(lambda: Spy("1m", "5m", "30m"), window, version=1, level=0.95)
+    assert seen == [int(origins[0]) * STEP, window.last]
+
+
+def test_a_finetune_continues_a_copy() -> None:
+    """A finetune starts from the champion's parameters and leaves the champion as it was."""
+    window = walk()
+    champion = fitted(window.columns(slice(0, 180)), 4.0)
+    candidate = training.train(
+        lambda: build(4.0),
+        window,
+        version=2,
+        level=0.95,
+        champion=champion,
+        champion_end=179 * STEP,
+        finetune=True,
+    )
+    assert candidate.fitted.model.parameters["shift"].tolist() == [2.0] * 4
+    assert champion.model.parameters["shift"].tolist() == [4.0] * 4
+    assert candidate.accepted.all()
+
+
+def test_a_finetune_without_a_champion_is_refused() -> None:
+    """There is nothing to continue."""
+    with pytest.raises(ModelError, match="retrain instead"):
+        training.train(build, walk(), version=1, level=0.95, finetune=True)
+
+
+def test_a_model_of_the_wrong_length_is_refused() -> None:
+    """The message says what came and what was wanted."""
+
+    class Short(Shifted):
+        def predict_window(self, window: Window, steps: int) -> Any:
+            return super().predict_window(window, steps)[:, :-1]
+
+    with pytest.raises(ModelError, match=r"\(4, 4\)"):
+        training.train(lambda: Short("1m", "5m", "30m"), walk(), version=1, level=0.95)
+
+
+def test_training_starts_with_lookback_plus_horizon() -> None:
+    """35 steps are enough for a lookback of 30 and a horizon of 5, and one step fewer is not."""
+    window = walk(steps=35)
+    assert training.enough_samples(window, 30, 5).all()
+    assert not training.enough_samples(walk(steps=34), 30, 5).any()
+    candidate = training.train(build, window, version=1, level=0.95)
+    assert candidate.accepted.all()
+    assert np.isfinite(candidate.mae).all()
+
+
+def test_bounds_cover_what_they_say() -> None:
+    """Over 400 random walks (seed 1) the 90 % bounds hold 86-94 % of the next actuals at every lead."""
+    window = walk(400, 605, seed=1)
+    past = window.columns(slice(0, 600))
+    result = training.train(build, past, version=1, level=0.9).fitted
+    forecast = forecasts.issue(result, past, 5)
+    actual = window.values[:, 600:]
+    inside = (actual >= forecast.lower) & (actual <= forecast.upper)
+    assert (np.abs(inside.mean(axis=0) - 0.9) < 0.04).all(), inside.mean(axis=0)
