@@ -49,7 +49,6 @@ tick = dg.define_asset_job(
 rollback = dg.define_asset_job(
     "rollback",
     selection=dg.AssetSelection.assets(ACTIVE_MODELS),
-    partitions_def=WATCHES,
     config=dg.RunConfig({"active_models": ActivationConfig(action="rollback", reason="rolled back by hand")}),
     description="Serve a watch's previous version, or the one named in `version`, and hold it: candidates are still "
     "trained but none is promoted until `release`.",
@@ -61,7 +60,6 @@ rollback = dg.define_asset_job(
 release = dg.define_asset_job(
     "release",
     selection=dg.AssetSelection.assets(ACTIVE_MODELS),
-    partitions_def=WATCHES,
     config=dg.RunConfig({"active_models": ActivationConfig(action="release", reason="released by hand")}),
     description="End a rollback's hold: the next candidate that is not worse serves.",
     run_tags=_tags("activate", max_runtime_seconds=600),
@@ -88,14 +86,14 @@ def train_watches(context: dg.OpExecutionContext, config: TrainConfig, engine: E
     """Train a set of watches; the run fails only where every one of them did."""
     reports: list[TrainingReport] = []
     context.instance.add_dynamic_partitions(str(WATCHES.name), config.slugs)
-    with engine.open(background=True) as core:
+    with engine.open_in_background() as core:
         for slug in config.slugs:  # one at a time: a worker that dies has recorded what it finished
-            [report] = core.train([slug], kind=config.kind, reason=config.reason, run_id=context.run_id)
+            [report] = core.train([slug], kind=config.kind, reason=config.reason, run_id=context.run.run_id)
             reports.append(report)
             if report.version is None:
                 context.log.warning("%s was not trained: %s", slug, report.detail)
                 continue
-            context.log_event(training(report, context.run_id))
+            context.log_event(training(report, context.run.run_id))
             if report.promoted:
                 context.log_event(promotion(core, report))
     context.add_output_metadata({"watches": len(reports), "outcomes": outcomes_table(reports)})
@@ -126,7 +124,7 @@ def train() -> None:
 )
 def maintain_store(context: dg.OpExecutionContext, engine: EngineResource) -> None:
     """Keep the store small and quick."""
-    with engine.open(background=True) as core:
+    with engine.open_in_background() as core:
         context.add_output_metadata(core.maintain())
 
 

@@ -124,7 +124,7 @@ def version_metadata(report: TrainingReport, run_id: str) -> Metadata:
     }
     for name, bound in (("span_start", report.span_start), ("span_end", report.span_end)):
         if bound is not None:
-            metadata[name] = dg.MetadataValue.timestamp(bound)
+            metadata[name] = dg.MetadataValue.timestamp(float(bound))
     for name, value in (("mae", report.mae), ("champion_mae", report.champion_mae), ("coverage", report.coverage)):
         if value is not None:
             metadata[name] = dg.MetadataValue.float(value)
@@ -152,8 +152,8 @@ def activation_metadata(report: ActivationReport) -> Metadata:
         "action": dg.MetadataValue.text(report.action),
         "reason": dg.MetadataValue.text(report.reason),
         "pinned": dg.MetadataValue.bool(report.pinned),
-        "span_start": dg.MetadataValue.timestamp(report.span_start),
-        "span_end": dg.MetadataValue.timestamp(report.span_end),
+        "span_start": dg.MetadataValue.timestamp(float(report.span_start)),
+        "span_end": dg.MetadataValue.timestamp(float(report.span_end)),
         "sha256": dg.MetadataValue.text(report.sha256),
         "versions": dg.MetadataValue.asset(MODEL_VERSIONS),
     }

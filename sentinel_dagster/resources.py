@@ -1,6 +1,6 @@
 """The engine as a Dagster resource: opened from the applied configuration, anew for every run and evaluation.
 
-A test overrides the resource with a subclass whose `open` yields a fake.
+A test overrides the resource with a subclass whose `connect` yields a fake.
 """
 
 import os
@@ -31,22 +31,37 @@ class EngineResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yiel
         return load_config(self.config_path)
 
     @contextmanager
-    def open(self, *, settled: int | None = None, background: bool = False) -> Iterator[Engine]:
-        """Yield the engine, once the grid time `settled` has settled; `background` gives way to other processes.
+    def connect(self, config: SentinelConfig) -> Iterator[Engine]:
+        """Yield the engine; raises SentinelError."""
+        with Engine.open(config) as engine:
+            yield engine
+
+    @contextmanager
+    def open(self, *, settled: int | None = None) -> Iterator[Engine]:
+        """Yield the engine, once the grid time `settled` has settled.
 
         Raises dagster.Failure for every SentinelError; only a source that may answer the next time is worth a retry.
         """
-        if background:
-            os.nice(10)  # this process is the run's own; ticks go first
         try:
             config = self.configuration()
             if settled is not None:
                 wait = settled + parse_duration(config.settle_delay) - time.time()
                 time.sleep(min(LONGEST_WAIT_SECONDS, max(0.0, wait)))
-            with Engine.open(config) as engine:
+            with self.connect(config) as engine:
                 yield engine
         except SentinelError as error:
             raise dg.Failure(str(error), allow_retries=isinstance(error, TransientSourceError)) from error
+
+    @contextmanager
+    def open_in_background(self) -> Iterator[Engine]:
+        """The same, after giving way to every tick: for work that may take minutes."""
+        self.give_way()
+        with self.open() as engine:
+            yield engine
+
+    def give_way(self) -> None:
+        """Lower the priority of this process, which is the run's own."""
+        os.nice(10)
 
 
 def ask(resource: EngineResource, question: Callable[[Engine], Answer]) -> Answer | dg.SkipReason:

@@ -63,14 +63,16 @@ def model_versions(
     context: dg.AssetExecutionContext, config: TrainingConfig, engine: EngineResource
 ) -> dg.MaterializeResult[None]:
     """Retrain one watch; logs `active_models` too where the candidate was promoted."""
-    with engine.open(background=True) as core:
-        [report] = core.train([context.partition_key], kind=config.kind, reason=config.reason, run_id=context.run_id)
+    with engine.open_in_background() as core:
+        [report] = core.train(
+            [context.partition_key], kind=config.kind, reason=config.reason, run_id=context.run.run_id
+        )
         if report.version is None:
             raise dg.Failure(f"{report.slug}: {report.detail}", allow_retries=False)
         if report.promoted:
             context.log_event(promotion(core, report))
     return dg.MaterializeResult(
-        metadata=version_metadata(report, context.run_id),
+        metadata=version_metadata(report, context.run.run_id),
         data_version=dg.DataVersion(label(report.version)),
         tags=version_tags(report),
     )
@@ -92,7 +94,7 @@ def active_models(
 ) -> dg.MaterializeResult[None]:
     """Roll back, release or confirm one watch."""
     with engine.open() as core:
-        report = activate(core, context.partition_key, config, context.run_id)
+        report = activate(core, context.partition_key, config, context.run.run_id)
     return dg.MaterializeResult(
         metadata=activation_metadata(report),
         data_version=dg.DataVersion(label(report.version)),
@@ -105,7 +107,7 @@ def activate(core: Engine, slug: str, config: ActivationConfig, run_id: str) -> 
     if config.action == "confirm":
         return core.serving(slug)
     if config.action == "release":
-        return core.release(slug, config.reason, run_id)
+        return core.release(slug, reason=config.reason, run_id=run_id)
     number = config.version.strip().removeprefix("v")
     if number and not number.isdecimal():
         raise dg.Failure(

@@ -1,0 +1,165 @@
+"""A hand-written engine with the real one's methods, and the resource that yields it."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from sentinel_core.config import SentinelConfig, WatchConfig
+from sentinel_core.errors import ConfigError, RegistryError, TransientSourceError
+from sentinel_core.pipeline.reports import (
+    ActionRequest,
+    ActivationReport,
+    DriftReport,
+    ForecastReport,
+    ScrapeReport,
+    TickPlan,
+    TrainingReport,
+    WatchDrift,
+)
+from sentinel_dagster.resources import EngineResource
+
+PNG = bytes.fromhex("89504e470d0a1a0a")
+
+
+def watch(metric: str, **settings: Any) -> WatchConfig:
+    """A watch of the built-in Holt model."""
+    return WatchConfig(metric=metric, model_class="holt", **settings)
+
+
+@dataclass
+class FakeEngine:
+    """The engine's methods over answers that a test sets; remembers how it was called."""
+
+    config: SentinelConfig
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    plan: TickPlan | None = None
+    actions: list[ActionRequest] = field(default_factory=list)
+    ticked: set[str] = field(default_factory=set)
+    failing: dict[str, str] = field(default_factory=dict)
+    drift: tuple[WatchDrift, ...] = ()
+    promotes: bool = True
+    down: bool = False
+    versions: dict[str, list[int]] = field(default_factory=dict)
+    pinned: set[str] = field(default_factory=set)
+
+    @property
+    def slugs(self) -> list[str]:
+        return [one.slug for one in self.config.watches]
+
+    def _note(self, method: str, **arguments: Any) -> None:
+        self.calls.append((method, arguments))
+
+    def due(self, now: float | None = None) -> TickPlan | None:
+        self._note("due", now=now)
+        return self.plan
+
+    def sync_watches(self) -> list[str]:
+        return self.slugs
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        return {
+            one.selector: {"slug": one.slug, "last_tick": time.time() if one.slug in self.ticked else None}
+            for one in self.config.watches
+        }
+
+    def decide_actions(self) -> list[ActionRequest]:
+        return self.actions
+
+    def scrape_windows(self, start: int, end: int, *, mode: str) -> ScrapeReport:
+        self._note("scrape_windows", start=start, end=end, mode=mode)
+        if self.down:
+            raise TransientSourceError("http://prometheus: connection refused; is it running?")
+        return ScrapeReport(len(self.slugs), 5, 50, 1, 2, 0, 0, 0.1, self.failing)
+
+    def issue_forecasts(self, start: int, end: int, *, mode: str) -> ForecastReport:
+        self._note("issue_forecasts", start=start, end=end, mode=mode)
+        return ForecastReport(len(self.slugs), 5, 1, 25, 1, 0, self.failing)
+
+    def score_drift(self, start: int, end: int, *, mode: str) -> DriftReport:
+        self._note("score_drift", start=start, end=end, mode=mode)
+        return DriftReport(5, self.drift)
+
+    def train(self, slugs: Sequence[str], *, kind: str, reason: str, run_id: str) -> list[TrainingReport]:
+        self._note("train", slugs=list(slugs), kind=kind, reason=reason, run_id=run_id)
+        return [self._train(slug, kind, reason) for slug in slugs]
+
+    def _train(self, slug: str, kind: str, reason: str) -> TrainingReport:
+        if slug in self.failing:
+            return TrainingReport(slug, kind, reason, None, None, False, self.failing[slug])
+        had = self.versions.setdefault(slug, [])
+        version = len(had) + 1
+        if self.promotes:
+            had.append(version)
+        return TrainingReport(
+            slug,
+            kind,
+            reason,
+            version,
+            version - 1 or None,
+            self.promotes,
+            "not worse than its parent",
+            series=5,
+            span_start=1_700_000_000,
+            span_end=1_700_003_600,
+            sha256="ab" * 32,
+            mae=0.5,
+            champion_mae=0.6,
+            coverage=0.94,
+            plot_png=PNG,
+        )
+
+    def roll_back(self, slug: str, *, version: int | None = None, reason: str, run_id: str) -> ActivationReport:
+        had = self.versions.get(slug, [])
+        if len(had) < 2:
+            raise RegistryError(f"{slug} has no version before the one that serves")
+        before = had[-1]
+        had.append(version or had[-2])
+        self.pinned.add(slug)
+        return self._activation(slug, "rollback", before, reason)
+
+    def release(self, slug: str, *, reason: str, run_id: str) -> ActivationReport:
+        self.pinned.discard(slug)
+        return self._activation(slug, "release", self.versions[slug][-1], reason)
+
+    def serving(self, slug: str) -> ActivationReport:
+        return self._activation(slug, "confirm", None, "promote: not worse")
+
+    def _activation(self, slug: str, action: str, previous: int | None, reason: str) -> ActivationReport:
+        return ActivationReport(
+            slug,
+            action,
+            self.versions[slug][-1],
+            previous,
+            slug in self.pinned,
+            reason,
+            "the-run-that-trained-it",
+            1_700_000_000,
+            1_700_003_600,
+            "ab" * 32,
+        )
+
+    def maintain(self) -> dict[str, Any]:
+        self._note("maintain")
+        return {"segments_compacted": 3}
+
+
+class FakeEngineResource(EngineResource):
+    """Yields a fake by its name: Dagster copies a resource, the fakes must stay the same."""
+
+    engines: ClassVar[dict[str, FakeEngine]] = {}
+    name: str
+    broken: str | None = None
+
+    def configuration(self) -> SentinelConfig:
+        if self.broken:
+            raise ConfigError([self.broken])
+        return self.engines[self.name].config
+
+    @contextmanager
+    def connect(self, config: SentinelConfig) -> Iterator[Any]:
+        yield self.engines[self.name]
+
+    def give_way(self) -> None:
+        """The test's process keeps its priority."""
