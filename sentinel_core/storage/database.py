@@ -107,7 +107,7 @@ class Database:
 
     @contextmanager
     def _gate(self) -> Iterator[None]:
-        """Queue the writers of an SQLite file; its own busy handler is unfair (4.1 s beside a busy writer, here 4 ms)."""
+        """Queue the writers of an SQLite file: its own busy handler is unfair (4.1 s beside a busy writer, 4 ms so)."""
         if not self.is_sqlite:
             yield
             return
