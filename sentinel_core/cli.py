@@ -1,0 +1,244 @@
+"""The `sentinel` command. Exit codes: 0 done, 1 it could not be done, 2 the configuration or the command is wrong."""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from sentinel_core import __version__
+from sentinel_core.config import SentinelConfig, config_path, load_config
+from sentinel_core.durations import format_duration, parse_duration
+from sentinel_core.errors import ConfigError, SentinelError, ServiceError
+from sentinel_core.sentinel import Sentinel, find_watch
+from sentinel_core.workspace import TEMPLATES, applied_path, write_applied
+
+NEEDS_RESTART = ("bind_address", "emitter_port", "dagster_port", "artifact_store", "sql_url", "data_url")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; errors are one message on stderr."""
+    arguments = _parser().parse_args(argv)
+    sys.path.append(str(Path.cwd()))  # a model of the user's own is found beside sentinel.toml, as `python -m` would
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except ConfigError as error:
+        print(f"sentinel: {error}", file=sys.stderr)
+        return 2
+    except SentinelError as error:
+        print(f"sentinel: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `sentinel status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sentinel", description="Forecasts of what production will do, on Dagster.")
+    parser.add_argument("--version", action="version", version=f"sentinel {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        found = commands.add_parser(name, help=text, description=text)
+        found.set_defaults(command=command)
+        if name != "init":
+            found.add_argument("--config", help="configuration file; default: $SENTINEL_CONFIG, else ./sentinel.toml")
+        return found
+
+    init = add("init", _init, "Write a commented sentinel.toml.")
+    init.add_argument("path", nargs="?", default="sentinel.toml")
+    add("check", _check, "Validate the configuration and ask Prometheus about every watch.")
+    up = add("up", _up, "Start Dagster and the sidecar; Ctrl-C ends them.")
+    up.add_argument("--demo", action="store_true", help="watch a demo shop instead of the configured metrics")
+    status = add("status", _status, "Say how every watch is.")
+    status.add_argument("--json", action="store_true", help="for machines")
+    add("reload", _reload, "Apply an edited configuration to the running Sentinel.")
+    rollback = add("rollback", _rollback, "Serve an earlier version of a watch and hold it until `sentinel release`.")
+    release = add("release", _release, "End a rollback's hold.")
+    for changing in (rollback, release):
+        changing.add_argument("selector", nargs="?", help='metric, metric{label="value"}, or a query\'s name')
+        changing.add_argument("--watch", metavar="SLUG", help="the watch's slug, as `sentinel status` shows it")
+        changing.add_argument("--reason", default="by hand, from the command line")
+    rollback.add_argument("--to", metavar="VERSION", help="as v3; default: the version before the one that serves")
+    return parser
+
+
+def _init(arguments: argparse.Namespace) -> int:
+    from sentinel_core.models.catalogue import names
+
+    path = Path(arguments.path)
+    text = (TEMPLATES / "sentinel.toml").read_text(encoding="utf-8")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text.replace("{models}", ", ".join(f'"{name}"' for name in names())))
+    except FileExistsError:
+        raise ConfigError([f"{path} exists already; edit it, or remove it first"]) from None
+    except OSError as error:
+        raise ConfigError([f"{path} cannot be written: {error.strerror}"]) from None
+    print(f"{path} is written. Edit it, then: sentinel check, sentinel up")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from sentinel_core.check import check_watch, describe
+    from sentinel_core.prometheus.client import PrometheusClient
+
+    config = load_config(arguments.config)
+    print(f"{config_path(arguments.config) or 'the defaults, as there is no sentinel.toml'}: valid")
+    if not config.watches:
+        raise ConfigError(["watches: none is configured; `sentinel init` writes a sentinel.toml with one"])
+    failed = 0
+    with PrometheusClient(config.prometheus_url, timeout=config.scrape_timeout, auth=config.auth) as client:
+        skew = client.now() - time.time()
+        print(f"Prometheus answers at {client.url}")
+        if abs(skew) > 5:
+            print(f"  note: its clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine's")
+        for watch in config.watches:
+            found = check_watch(client, watch, parse_duration(config.settle_delay))
+            print("\n".join(["", *describe(found, time.time())]))
+            failed += bool(found.problems)
+    print(f"\n{len(config.watches) - failed} of {len(config.watches)} watches can work")
+    return 1 if failed else 0
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    config = load_config(arguments.config)
+    if arguments.demo:
+        from sentinel_core.demo.shop import demo_config
+
+        config = demo_config(config)
+    Sentinel(config).start(demo=arguments.demo)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    config = _running(arguments)
+    found = Sentinel(config).status()
+    if arguments.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    if not found:
+        print("No watch is configured.")
+    for selector, watch in found.items():
+        serving = "nothing serves yet" if watch["active_version"] is None else f"{watch['active_version']} serves"
+        held = ", held by a rollback" if watch["pinned"] else ""
+        print(f"{selector}\n  {serving}{held}; {watch['series']} series; {'ready' if watch['ready'] else 'not ready'}")
+        drift = "no drift measured yet" if watch["drift_mae"] is None else f"drift {watch['drift_mae']:.4g}"
+        age = watch["staleness_seconds"]
+        tick = "never ticked" if age is None else f"last tick {format_duration(int(float(str(age))))} ago"
+        print(f"  {drift} ({watch['severity']}); lookback {watch['buffer_fill']:.0%} filled; {tick}; {watch['slug']}")
+        if watch["last_error"]:
+            print(f"  last error: {watch['last_error']}")
+    return 0
+
+
+def _reload(arguments: argparse.Namespace) -> int:
+    file = config_path(arguments.config)
+    if file is None:
+        raise ConfigError(["there is no sentinel.toml here; name the file with --config"])
+    config = load_config(file)
+    applied = applied_path(config)
+    before = load_config(applied) if applied.exists() else SentinelConfig(artifact_store=str(config.store_path))
+    changes = describe_changes(before, config)
+    write_applied(config)
+    print("\n".join(changes) or "nothing has changed")
+    reached = [_reload_sidecar(before), _reload_dagster(before)]
+    if not any(reached):
+        print("Sentinel does not run on this store; the change takes effect with the next `sentinel up`")
+    return 0
+
+
+def _reload_sidecar(config: SentinelConfig) -> bool:
+    import httpx
+
+    try:
+        answer = httpx.post(f"{config.sidecar_url}/-/reload", timeout=30.0, trust_env=False)
+    except httpx.HTTPError:
+        return False
+    if answer.status_code != 200:
+        raise ServiceError(f"the sidecar at {config.sidecar_url} refuses to reload: {answer.text[:300]}")
+    print("the sidecar has it")
+    return True
+
+
+def _reload_dagster(config: SentinelConfig) -> bool:
+    from sentinel_core.dagster_api import DagsterApi
+
+    api = DagsterApi(config.dagster_url)
+    try:
+        api.location_problem()
+    except ServiceError:
+        return False
+    api.reload()
+    print("Dagster has it")
+    return True
+
+
+def describe_changes(before: SentinelConfig, after: SentinelConfig) -> list[str]:
+    """What differs between two configurations, a line each."""
+    old, new = before.to_dict(), after.to_dict()
+    old_watches = {watch.slug: (watch, plain) for watch, plain in zip(before.watches, old.pop("watches"), strict=True)}
+    new_watches = {watch.slug: (watch, plain) for watch, plain in zip(after.watches, new.pop("watches"), strict=True)}
+    lines = []
+    for name, value in new.items():
+        if old[name] != value:
+            later = " (from the next `sentinel up`)" if name in NEEDS_RESTART else ""
+            lines.append(f"{name}: {'changed' if name in ('auth', 'sql_url') else f'{old[name]} -> {value}'}{later}")
+    for slug, (watch, plain) in new_watches.items():
+        if slug not in old_watches:
+            lines.append(f"new watch {watch.selector} ({slug})")
+        else:
+            was = old_watches[slug][1]
+            lines += [
+                f"{watch.selector}: {name}: {was[name]} -> {value}"
+                for name, value in plain.items()
+                if was[name] != value
+            ]
+    lines += [
+        f"removed watch {watch.selector} ({slug})"
+        for slug, (watch, _) in old_watches.items()
+        if slug not in new_watches
+    ]
+    return lines
+
+
+def _rollback(arguments: argparse.Namespace) -> int:
+    sentinel, slug = _chosen(arguments)
+    report = sentinel.rollback(watch=slug, version=arguments.to, reason=arguments.reason, say=_warn)
+    was = f" instead of v{report.previous}" if report.previous is not None else ""
+    print(f"v{report.version} serves {slug}{was} and is held; `sentinel release --watch {slug}` ends that")
+    return 0
+
+
+def _release(arguments: argparse.Namespace) -> int:
+    sentinel, slug = _chosen(arguments)
+    report = sentinel.release(watch=slug, reason=arguments.reason, say=_warn)
+    print(f"v{report.version} serves {slug}, until a candidate is not worse")
+    return 0
+
+
+def _chosen(arguments: argparse.Namespace) -> tuple[Sentinel, str]:
+    if (arguments.selector is None) == (arguments.watch is None):
+        raise ConfigError(["name one watch: its selector, or --watch SLUG"])
+    config = _running(arguments)
+    return Sentinel(config), find_watch(config, arguments.watch or arguments.selector).slug
+
+
+def _running(arguments: argparse.Namespace) -> SentinelConfig:
+    """The configuration that was applied to the store, which is what runs; the file's where none was."""
+    config = load_config(arguments.config)
+    applied = applied_path(config)
+    return load_config(applied) if applied.exists() else config
+
+
+def _warn(line: str) -> None:
+    print(f"sentinel: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
