@@ -1,15 +1,14 @@
 """Holt's damped exponential smoothing: many parameter sets at once, weighed per series and lead by their own errors.
 
 A level and a trend per series and parameter set follow the samples (Gardner and McKenzie, 1985). The smoothing of the
-level is the Kalman gain of a level that wanders: it starts at 1, settles at the set's alpha, and rises again after a gap
-or when the newest context is long after what was learnt. While a history is read, every set forecasts from every few
+level is the Kalman gain of a level that wanders: it starts at 1, settles at the set's alpha, and rises again after a
+gap or when the newest context is long after what was learnt. While a history is read, every set forecasts from every few
 samples, and its mean absolute error at a knot of leads decides what it weighs there.
 """
 
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentinel_core.models import rows
 from sentinel_core.models.five_methods import FiveMethods
@@ -62,7 +61,9 @@ class ExponentialSmoothingModel(FiveMethods):
             states = _States(z, context.timestamps, part)
             for column in z.T:
                 states.follow(column)
-            out[block] = part["centre"][:, None] + part["scale"][:, None] * self._weighed(states, part["weights"], steps)
+            out[block] = part["centre"][:, None] + part["scale"][:, None] * self._weighed(
+                states, part["weights"], steps
+            )
             out[block][~np.isfinite(context.values[block]).any(axis=1)] = np.nan
         return out
 
@@ -78,8 +79,14 @@ class ExponentialSmoothingModel(FiveMethods):
         return self.with_rows(
             window.fingerprints,
             parameters
-            | {"centre": centre, "scale": scale, "slope": np.zeros(n), "time": unknown, "errors": 0 * parameters["errors"]}
-            | {"level": np.zeros((n, sets)), "trend": np.zeros((n, sets)), "variance": np.zeros((n, sets))}
+            | {
+                "centre": centre,
+                "scale": scale,
+                "slope": np.zeros(n),
+                "time": unknown,
+                "errors": 0 * parameters["errors"],
+            }
+            | {"level": np.zeros((n, sets)), "trend": np.zeros((n, sets)), "variance": np.zeros((n, sets))},
         )
 
     def _learn(self, window: Window, new_steps: int, old: rows.Parameters | None) -> rows.Parameters:
@@ -175,7 +182,8 @@ class _States:
             before = self.level.copy(), self.trend.copy(), self.variance.copy()
             self._step(z)
             self.level, self.trend, self.variance = (
-                np.where(self.live, now, was) for now, was in zip((self.level, self.trend, self.variance), before, strict=True)
+                np.where(self.live, now, was)
+                for now, was in zip((self.level, self.trend, self.variance), before, strict=True)
             )
             self.live = self._column >= self._began
         else:

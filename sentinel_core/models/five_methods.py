@@ -55,7 +55,9 @@ class FiveMethods(BatchModel, BaseModel):
             state = joblib.load(path)
             identity, parameters = state["model"], dict(state["parameters"])
         except Exception as error:  # a foreign or truncated pickle may raise anything
-            raise ArtifactError(f"{path} is not a saved {type(self).__name__}: {error}; train and save it again") from error
+            raise ArtifactError(
+                f"{path} is not a saved {type(self).__name__}: {error}; train and save it again"
+            ) from error
         if identity != self._identity():
             raise ArtifactError(f"{path} holds {identity}, not {self._identity()}; construct the model as it was saved")
         self.fingerprints, self.parameters = np.zeros(1, np.int64), parameters

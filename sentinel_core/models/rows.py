@@ -16,7 +16,7 @@ Parameters = dict[str, NDArray[Any]]
 
 
 def blocks(n: int, floats_per_row: int) -> Iterator[slice]:
-    """Slices of n rows, of which each needs `floats_per_row` float64 in one temporary array; one empty slice for none."""
+    """Slices of n rows that each need `floats_per_row` float64 in one temporary array; one empty slice for none."""
     size = max(1, BLOCK_FLOATS // max(1, floats_per_row))
     return (slice(start, min(start + size, n)) for start in range(0, max(n, 1), size))
 
@@ -50,6 +50,14 @@ def newest_values(values: FloatArray) -> tuple[FloatArray, IntArray]:
     return np.where(finite[rows, values.shape[1] - 1 - age], values[rows, values.shape[1] - 1 - age], np.nan), age
 
 
+def middle_and_scale(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The median and the largest distance from it, per row; scale 1 where the row is constant or empty."""
+    middle = nanmedian(values)
+    distance = np.abs(values - middle[:, None])
+    scale = np.max(np.where(np.isfinite(distance), distance, 0.0), axis=1, initial=0.0)
+    return middle, np.where(scale > 0, scale, 1.0)
+
+
 def nanmedian(values: FloatArray) -> FloatArray:
     """Median of the finite values of each row; 0 where there are none."""
     finite = np.isfinite(values)
@@ -75,9 +83,26 @@ def centre_and_scale(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     return centre, np.where(scale > 0, scale, 1.0)
 
 
+def trailing_mean(values: FloatArray, lookback: int) -> FloatArray:
+    """Mean of the known values among the newest `lookback` at each column [n, T]; 0 where there are none."""
+    known = np.isfinite(values)
+    total = np.cumsum(np.where(known, values, 0.0), axis=1)
+    count = np.cumsum(known, axis=1)
+    if values.shape[1] > lookback:
+        total[:, lookback:] -= total[:, :-lookback].copy()
+        count[:, lookback:] -= count[:, :-lookback].copy()
+    mean: FloatArray = total / np.maximum(count, 1)
+    return mean
+
+
 def kept_share(old_weight: FloatArray, new_weight: FloatArray, lookback_steps: int) -> FloatArray:
     """The factor that a finetune applies to what was learnt before, so that MEMORY holds."""
     return np.minimum(1.0, MEMORY * np.maximum(new_weight, lookback_steps) / np.maximum(old_weight, 1.0))
+
+
+def pooled(values: FloatArray, n: int) -> FloatArray:
+    """The median over series, for each of n others."""
+    return np.tile(np.median(values, axis=0), (n, *[1] * (values.ndim - 1)))
 
 
 def knots(horizon_steps: int) -> IntArray:

@@ -1,0 +1,89 @@
+"""Every built-in as a forecaster of plain arrays: the shape in which accuracy harnesses ask.
+
+    forecast(history [n, T] with NaN, step_seconds, horizon, levels) -> mean [n, horizon], lower, upper
+
+lower and upper are `{level in percent: [n, horizon]}`, from residuals of origins held back as training holds them back.
+`end_time` is the unix time one step after the newest column, per series or one for all; 0 is unknown.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sentinel_core import intervals, training
+from sentinel_core.models import ARIMAModel, ExponentialSmoothingModel, LinearTrendModel, SGDRegressorModel
+from sentinel_core.models.base import BatchModel
+from sentinel_core.windows import FloatArray, Window
+
+LOOKBACK_STEPS = 36
+UNKNOWN_END = 1_704_067_200  # 2024-01-01 00:00 UTC
+Bands = dict[int, FloatArray]
+Answer = tuple[FloatArray, Bands, Bands]
+
+
+def linear_trend(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int], end_time: Any = 0) -> Answer:
+    """LinearTrendModel."""
+    return forecast(LinearTrendModel, history, step_seconds, horizon, levels, end_time)
+
+
+def exponential_smoothing(
+    history: Any, step_seconds: Any, horizon: int, levels: Sequence[int], end_time: Any = 0
+) -> Answer:
+    """ExponentialSmoothingModel."""
+    return forecast(ExponentialSmoothingModel, history, step_seconds, horizon, levels, end_time)
+
+
+def arima(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int], end_time: Any = 0) -> Answer:
+    """ARIMAModel."""
+    return forecast(ARIMAModel, history, step_seconds, horizon, levels, end_time)
+
+
+def sgd_regressor(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int], end_time: Any = 0) -> Answer:
+    """SGDRegressorModel."""
+    return forecast(SGDRegressorModel, history, step_seconds, horizon, levels, end_time)
+
+
+def forecast(
+    model_class: type[BatchModel],
+    history: Any,
+    step_seconds: Any,
+    horizon: int,
+    levels: Sequence[int],
+    end_time: Any = 0,
+    **model_params: Any,
+) -> Answer:
+    """Fit a model of the class on the history and forecast from its end; no levels, no bands (and a third of the time)."""
+    history = np.asarray(history, np.float64)
+    step = max(1, round(float(step_seconds)))
+    ends = np.broadcast_to(np.asarray(end_time, np.int64), (len(history),))
+    ends = np.where(ends > 0, ends, UNKNOWN_END) // step * step
+    mean = np.empty((len(history), horizon))
+    lower: Bands = {level: np.empty_like(mean) for level in levels}
+    upper: Bands = {level: np.empty_like(mean) for level in levels}
+    for end in np.unique(ends):  # a window has one clock; series that end together are forecast together
+        rows = np.flatnonzero(ends == end)
+        timestamps = end + step * np.arange(-history.shape[1], 0, dtype=np.int64)
+        window = Window(rows.astype(np.int64), timestamps, history[rows], step)
+        lookback = max(2, min(LOOKBACK_STEPS, history.shape[1] // 4))
+
+        def build(lookback: int = lookback) -> BatchModel:
+            return model_class(f"{step}s", f"{step * horizon}s", f"{step * lookback}s", **model_params)
+
+        model = build()
+        model.fit_window(window)
+        mean[rows] = model.predict_window(window.newest(model.context_steps), horizon)
+        if not levels:
+            continue
+        origins = training.held_back_origins(history.shape[1], lookback, horizon)
+        if len(origins):
+            judged = build()
+            judged.fit_window(window.columns(slice(0, int(origins[0]) + 1)))
+            errors = training.residuals(judged, window, origins)
+        else:
+            errors = np.empty((len(rows), 0, horizon))
+        for level in levels:
+            offsets = intervals.offsets(errors, level / 100)
+            lower[level][rows] = mean[rows] + offsets[..., 0]
+            upper[level][rows] = mean[rows] + offsets[..., 1]
+    return mean, lower, upper

@@ -1,0 +1,124 @@
+"""Bounds per lead, calibrated on the residuals of held-back origins: offsets that are added to a forecast.
+
+Each residual is measured in units of its series' scale at its lead. A quantile of these units comes half from the
+series' own residuals, at the rank that is honest for so few (conformal prediction: Vovk, 2005), and half from those of
+all series of the watch, each in units of a scale that left it out. The more origins, the more the series' own count.
+"""
+
+from statistics import NormalDist
+
+import numpy as np
+
+from sentinel_core.models.rows import between_knots, knots
+from sentinel_core.windows import FloatArray, IntArray
+
+FEW_ORIGINS = 24  # so many own origins count as much as the whole fleet's
+LEAD_BAND = 1.5  # neighbouring leads up to this factor away speak for a lead
+BAND_LEADS = 8  # of which at most so many are looked at
+FLEET_VALUES = 200_000  # a quantile of the fleet from so many values is sure to a few thousandths
+BLOCK_FLOATS = 1 << 21
+MEAN_ABSOLUTE_TO_SD = 1.2533  # of a normal distribution
+
+
+def offsets(errors: FloatArray, level: float) -> FloatArray:
+    """Lower and upper offset per series and lead, [n, leads, 2], lower <= upper.
+
+    errors: [n, origins, leads], actual - forecast from origins the model had not seen; NaN where unknown
+    level:  nominal coverage, in (0, 1)
+
+    A series without a single residual gets 0, as does one whose residuals are all 0.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it is a coverage between 0 and 1, such as 0.95")
+    n, origins, leads = errors.shape
+    if not (n and origins and leads):
+        return np.zeros((n, leads, 2))
+    scale, counts = _scale(errors)
+    tails = ((1 - level) / 2, (1 + level) / 2)
+    at = knots(leads)
+    units = np.empty((n, len(at), 2))
+    for k, columns in enumerate(_bands(leads)):
+        fleet = _fleet_quantiles(errors[:, :, columns], tails)
+        for start in range(0, n, size := max(1, BLOCK_FLOATS // (origins * len(columns)))):
+            rows = slice(start, start + size)
+            own = _own_quantiles(errors[rows][:, :, columns] / scale[rows, None][:, :, columns], counts[rows], tails)
+            trust = np.where(counts[rows] > 2, counts[rows] / (counts[rows] + FEW_ORIGINS), 0.0)[:, None]
+            units[rows, k] = trust * own + (1 - trust) * fleet
+    result: FloatArray = between_knots(units, at, np.arange(1, leads + 1)[None]) * scale[:, :, None]
+    return result
+
+
+def coverage(errors: FloatArray, offsets: FloatArray) -> float:
+    """Share of known residuals [n, origins, leads] inside the offsets [n, leads, 2]; NaN where none is known."""
+    known = np.isfinite(errors)
+    if not known.any():
+        return float("nan")
+    inside = (errors >= offsets[:, None, :, 0]) & (errors <= offsets[:, None, :, 1])
+    return float((inside & known).sum() / known.sum())
+
+
+def _scale(errors: FloatArray) -> tuple[FloatArray, IntArray]:
+    """Typical size of a residual [n, leads], smooth and rising with the lead; and each series' number of origins [n]."""
+    known = np.isfinite(errors)
+    size = np.where(known, np.abs(errors), 0.0).sum(axis=1)
+    count = known.sum(axis=1)
+    leads = np.arange(errors.shape[2])
+    # the mean of a lead's neighbours, from cumulative sums
+    first, last = (leads / LEAD_BAND).astype(np.int64), np.minimum((leads * LEAD_BAND).astype(np.int64), leads[-1]) + 1
+    total, seen = (np.pad(np.cumsum(part, axis=1), ((0, 0), (1, 0))) for part in (size, count))
+    seen = seen[:, last] - seen[:, first]
+    mean = np.where(seen > 0, (total[:, last] - total[:, first]) / np.maximum(seen, 1), 0.0)
+    rising = np.maximum.accumulate(mean, axis=1)
+    falling = np.minimum.accumulate(np.where(seen > 0, mean, np.inf)[:, ::-1], axis=1)[:, ::-1]
+    falling = np.where(np.isfinite(falling), falling, rising)
+    return (rising + falling) / 2, count.max(axis=1)
+
+
+def _bands(leads: int) -> list[IntArray]:
+    """For some leads, the columns of their neighbours and themselves."""
+    bands = []
+    for lead in knots(leads):
+        nearest, farthest = np.ceil(lead / LEAD_BAND), min(leads, lead * LEAD_BAND)
+        bands.append(np.unique(np.linspace(nearest, farthest, BAND_LEADS).astype(np.int64)) - 1)
+    return bands
+
+
+def _own_quantiles(units: FloatArray, counts: IntArray, tails: tuple[float, float]) -> FloatArray:
+    """Quantiles [n, 2] of each series' own units [n, origins, columns], at ranks widened for few origins."""
+    ordered = np.sort(units.reshape(len(units), -1), axis=1)  # NaN last
+    number = np.isfinite(ordered).sum(axis=1)
+    widened = (counts + 1) / np.maximum(counts, 1)
+    lower, upper = np.maximum(1 - (1 - tails[0]) * widened, 0.0), np.minimum(tails[1] * widened, 1.0)
+    rows = np.arange(len(units))
+    out = np.zeros((len(units), 2))
+    for side, share in enumerate((lower, upper)):
+        position = share * np.maximum(number - 1, 0)
+        low = position.astype(np.int64)
+        high = np.minimum(low + 1, np.maximum(number - 1, 0))
+        value = ordered[rows, low] + (position - low) * (ordered[rows, high] - ordered[rows, low])
+        out[:, side] = np.where(number > 0, value, 0.0)
+    return out
+
+
+def _fleet_quantiles(errors: FloatArray, tails: tuple[float, float]) -> FloatArray:
+    """Quantiles [2] over all series, each residual in units of the mean size of its series' others."""
+    known = np.isfinite(errors)
+    size = np.where(known, np.abs(errors), 0.0).sum(axis=2)
+    count = known.sum(axis=2)
+    others, seen = size.sum(axis=1, keepdims=True) - size, count.sum(axis=1, keepdims=True) - count
+    usable = known & ((others > 0) & (seen > 0))[:, :, None]
+    units = errors[usable] / (others / np.maximum(seen, 1))[:, :, None].repeat(errors.shape[2], axis=2)[usable]
+    normal = _normal_quantile(tails[1], int(count.astype(bool).sum(axis=1).max()))
+    assumed = np.array([-normal, normal])
+    if not len(units):
+        return assumed
+    trust = usable.any(axis=2).sum() / (usable.any(axis=2).sum() + FEW_ORIGINS)
+    found: FloatArray = np.quantile(units[:: 1 + len(units) // FLEET_VALUES], tails)
+    return trust * found + (1 - trust) * assumed
+
+
+def _normal_quantile(tail: float, origins: int) -> float:
+    """Of a normal residual, in mean absolute residuals of so few origins: Student's t, by its expansion."""
+    z, degrees = NormalDist().inv_cdf(tail), max(origins - 1, 2)
+    t: float = z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
+    return MEAN_ABSOLUTE_TO_SD * t
