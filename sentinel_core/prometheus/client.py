@@ -84,7 +84,7 @@ class PrometheusClient:
         base = base.copy_with(username=None, password=None, query=None, fragment=None)
         self.url = str(base).rstrip("/")
         self._timeout = timeout
-        self._observe = observe or (lambda endpoint, seconds, outcome: None)
+        self._observe = observe
         self._retry = retry or Retry()
         self._http = httpx.Client(
             headers={**self._credentials.headers, "Accept-Encoding": "identity"},  # gzip doubles a request's time
@@ -166,9 +166,11 @@ class PrometheusClient:
                 outcome = "transient"
                 pause = self._retry.base_seconds * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
                 if attempt >= self._retry.attempts or time.monotonic() + pause >= deadline:
-                    raise TransientSourceError(f"{error} (tried {attempt} times)") from error
+                    times = f"{attempt} times" if attempt > 1 else "once"
+                    raise TransientSourceError(f"{error} (tried {times})") from None
             finally:
-                self._observe(endpoint, time.monotonic() - started, outcome)
+                if self._observe is not None:
+                    self._observe(endpoint, time.monotonic() - started, outcome)
             time.sleep(pause)
 
     def _attempt(
@@ -215,7 +217,9 @@ class PrometheusClient:
         except (httpx.TransportError, httpx.DecodingError) as error:
             if reason := _certificate_error(error):
                 self._permanent(f"shows a certificate that does not verify ({reason}); set auth.ca_file")
-            raise self._transient(f"cannot be reached ({error or type(error).__name__}); is it running?") from None
+            if isinstance(error, httpx.ConnectError):
+                raise self._transient(f"cannot be reached ({error}); is it running?") from None
+            raise self._transient(f"broke off ({error or type(error).__name__})") from None
 
     def _refuse(self, status: int, location: str, body: bytes) -> NoReturn:
         try:

@@ -36,7 +36,7 @@ class Answer(msgspec.Struct, Generic[T]):
 class _Row(msgspec.Struct):
     metric: msgspec.Raw
     values: msgspec.Raw = msgspec.Raw(b"[]")
-    histograms: msgspec.Raw | None = None  # native histograms: samples that are no numbers
+    histograms: msgspec.Raw = msgspec.Raw(b"")  # native histograms: samples that are no numbers
 
 
 class _Rows(msgspec.Struct):
@@ -204,7 +204,7 @@ def _float(text: str) -> float:
 
 def _numbers(row: _Row) -> FloatArray:
     """Timestamps and values of one series, alternating: float64 [2 * samples]."""
-    if row.histograms is not None:
+    if bytes(row.histograms):
         raise msgspec.ValidationError(
             "native histograms, which are no numbers; watch a query such as histogram_quantile(…)"
         )
