@@ -9,8 +9,8 @@ import numpy as np
 
 from sentinel_core.windows import FloatArray, IntArray
 
-WIDTH, HEIGHT = 720, 216
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 24  # room for the labels
+WIDTH, HEIGHT = 720, 228
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 28  # room for the labels
 _TIME_STEPS = (1, 5, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800)
 
 
@@ -92,7 +92,7 @@ def draw(curves: Sequence[Curve], origin: int) -> Plot | None:
                 curve.label,
                 curve.title,
                 _path(x(curve.times), y(curve.actual)),
-                _path(x(ahead), y(np.concatenate([known[1], curve.mean]))),
+                _path(x(ahead), y(np.concatenate([known[1], curve.mean]))) if len(curve.ahead) else "",
                 band,
             )
         )
@@ -110,15 +110,15 @@ def draw(curves: Sequence[Curve], origin: int) -> Plot | None:
 
 
 def _path(x: FloatArray, y: FloatArray) -> str:
-    """A path through the finite points, broken at gaps; a point between two gaps gets a short dash of its own."""
+    """A path through the finite points, broken at gaps; round line caps make a dot of a point between two gaps."""
     parts, pen_down = [], False
     for at, value in zip(x.tolist(), y.tolist(), strict=True):
         if math.isnan(value):
             pen_down = False
             continue
-        parts.append(f"{'L' if pen_down else 'M'}{at:.1f} {value:.1f}")
+        parts.append(f"L{at:.1f} {value:.1f}" if pen_down else f"M{at:.1f} {value:.1f}h0")
         pen_down = True
-    return "".join(parts) if len(parts) > 1 else "".join(f"{part}h.1" for part in parts)
+    return "".join(parts)
 
 
 def _band(x: FloatArray, lower: FloatArray, upper: FloatArray) -> str:

@@ -50,7 +50,7 @@ SEVERITIES = ("none", "low", "high")
 def counted(snapshot: Snapshot) -> Iterator[Metric]:
     """The store's counters as families; a name that COUNTED does not declare is shown as a counter all the same."""
     families: dict[str, Metric] = {}
-    for name, labels, value in snapshot.counters:
+    for (name, labels), value in snapshot.counters.items():
         family, kind, text = _declaration(name)
         metric = families.setdefault(family, Metric(family, text, kind))
         metric.add_sample(name, dict(labels), value)
@@ -91,7 +91,8 @@ def _values(watch: WatchView, now: float) -> dict[str, float | None]:
     severity = SEVERITIES.index(state.severity) if state.severity in SEVERITIES else None
     staleness = None if state.last_tick_at is None else max(0.0, now - state.last_tick_at)
     origin = max((block.origin for block in watch.forecasts), default=None)
-    values = (state.last_tick_at, staleness, origin, state.buffer_fill, state.active_version, state.pinned)
+    version, pinned = (watch.serving[0].version, watch.serving[0].pinned) if watch.serving else (None, False)
+    values = (state.last_tick_at, staleness, origin, state.buffer_fill, version, pinned)
     return dict(zip(PER_WATCH, (*values, watch.unreadable is None, state.drift_mae, severity), strict=True))
 
 

@@ -5,21 +5,23 @@ has not: a tick of one watch costs the reading of that watch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
-import msgspec
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from sentinel_core import registry
 from sentinel_core.config import SentinelConfig, WatchConfig
 from sentinel_core.errors import StoreError
+from sentinel_core.registry import Active, Version
 from sentinel_core.series import Series
-from sentinel_core.storage import schema
-from sentinel_core.storage.database import Database
-from sentinel_core.storage.segments import SegmentStore
+from sentinel_core.storage import forecast_store, watch_store
+from sentinel_core.storage.segments import SegmentGoneError
+from sentinel_core.storage.store import Store
+from sentinel_core.storage.watch_store import CounterKey, WatchState
 
 _COLUMNS = ("watch", "fp", "lead", "mean", "lower", "upper", "version")
 
@@ -62,50 +64,28 @@ class Forecasts:
         return replace(self, series=tuple(self.series[i] for i in np.flatnonzero(chosen)), **cut)
 
 
-@dataclass(frozen=True)
-class WatchState:
-    """What the store knows about a watch, as its tables have it; the defaults are those of a watch it never saw."""
-
-    watch_id: int = 0
-    kind: str | None = None
-    scraped_until: int | None = None
-    last_tick_at: float | None = None
-    last_error: str | None = None
-    last_error_at: float | None = None
-    series_live: int = 0
-    buffer_fill: float = 0.0
-    forecast_origin: int | None = None
-    forecast_segment_id: int | None = None
-    severity: str | None = None
-    drift_mae: float | None = None
-    drift_low: int = 0
-    drift_high: int = 0
-    drift_scored: int = 0
-    active_version: int | None = None
-    active_mae: float | None = None
-    pinned: bool = False
-
-    @property
-    def issue(self) -> tuple[int, int] | None:
-        """Segment and origin of the newest live forecast."""
-        if self.forecast_segment_id is None or self.forecast_origin is None:
-            return None
-        return self.forecast_segment_id, self.forecast_origin
+# What stands in for the state of a watch that the store has not seen yet.
+UNSEEN = WatchState(
+    watch_id=0, slug="", selector="", kind=None, scrape_interval=None, scraped_until=None, last_tick_at=None,
+    last_error=None, last_error_at=None, series_live=0, buffer_fill=0.0, unlearnt=0, forecast_origin=None,
+    forecast_segment_id=None, scored_until=None, severity=None, drift_mae=None, drift_low=0, drift_high=0,
+    drift_scored=0,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class WatchView:
-    """One configured watch: its state, its live forecasts, and why those could not be read if they could not."""
+    """One configured watch: its state, what serves, its live series by fingerprint and their forecasts.
+
+    `unreadable` says why the forecasts are not the newest, if they are not.
+    """
 
     config: WatchConfig
-    state: WatchState = WatchState()
+    state: WatchState = UNSEEN
+    serving: tuple[Active, Version] | None = None
+    live: Mapping[int, Series] = field(default_factory=dict)
     forecasts: tuple[Forecasts, ...] = ()
     unreadable: str | None = None
-
-    @property
-    def series(self) -> int:
-        """Series with a live forecast."""
-        return sum(len(block.series) for block in self.forecasts)
 
 
 @dataclass(frozen=True)
@@ -113,7 +93,7 @@ class Snapshot:
     """All watches in configuration order, and when the store was last seen to hold this (unix seconds)."""
 
     watches: tuple[WatchView, ...] = ()
-    counters: tuple[tuple[str, Mapping[str, str], float], ...] = ()  # name, labels, value
+    counters: Mapping[CounterKey, float] = field(default_factory=dict)
     dropped: int = 0  # series that an earlier watch with the same horizon shows already
     read_at: float | None = None
 
@@ -127,7 +107,7 @@ class Snapshot:
 class _Known:
     """What the loader remembers of one watch between two snapshots."""
 
-    state: WatchState = WatchState()
+    state: WatchState = UNSEEN
     labels: Mapping[int, Series] = field(default_factory=dict)  # live series by fingerprint
     forecasts: tuple[Forecasts, ...] = ()
     unreadable: str | None = None
@@ -140,9 +120,8 @@ _GONE = Series("", ())  # stands for a series that has vanished since the foreca
 class SnapshotLoader:
     """Reads snapshots; not thread-safe: one thread asks. A watch that cannot be read keeps what it last had."""
 
-    def __init__(self, database: Database, segments: SegmentStore, config: SentinelConfig) -> None:
-        self._database = database
-        self._segments = segments
+    def __init__(self, store: Store, config: SentinelConfig) -> None:
+        self._store = store
         self._known: dict[str, _Known] = {}
         self.configure(config)
 
@@ -157,7 +136,7 @@ class SnapshotLoader:
 
         StoreError when the store cannot be read at all.
         """
-        token = self._database.change_token()  # before reading: what commits meanwhile is seen by the next load
+        token = self._store.database.change_token()  # before reading: what commits meanwhile is seen by the next load
         if token != self._token:
             self._snapshot = self._read()
             broken = any(watch.unreadable for watch in self._snapshot.watches)
@@ -166,22 +145,24 @@ class SnapshotLoader:
         return self._snapshot
 
     def _read(self) -> Snapshot:
-        with self._database.read() as connection:
-            states = _read_states(connection, self._watches)
-            counters = tuple(_read_counters(connection))
+        with self._store.database.read() as connection:
+            registered = watch_store.states(connection)
+            states = {slug: registered.get(slug, UNSEEN) for slug in self._watches}
+            serving = registry.serving(connection)
+            counters = watch_store.counters(connection)
             moved = {slug: state for slug, state in states.items() if self._moved(slug, state)}
             labels = self._read_labels(connection, moved)
         self._known = {slug: known for slug, known in self._known.items() if slug in self._watches}
         to_read = []
         for slug, state in moved.items():
             known = self._known.get(slug, _NOTHING)
-            if state.issue is not None and (state.issue != known.state.issue or known.unreadable):
+            if state.forecast_origin is not None and (_issue(state) != _issue(known.state) or known.unreadable):
                 to_read.append(slug)
-            kept = _living(known.forecasts, labels[slug]) if state.issue else ()
+            kept = _living(known.forecasts, labels[slug]) if state.forecast_origin is not None else ()
             self._known[slug] = _Known(state, labels[slug], kept)
-        for key, group in groupby(sorted(to_read, key=self._issue), key=self._issue):
-            self._read_issue(*key, list(group))
-        views, dropped = self._views()
+        for key, group in groupby(sorted(to_read, key=self._segment), key=self._segment):
+            self._read_segment(*key, list(group))
+        views, dropped = self._views(serving)
         return Snapshot(views, counters, dropped)
 
     def _moved(self, slug: str, state: WatchState) -> bool:
@@ -195,24 +176,26 @@ class SnapshotLoader:
         found: dict[str, Mapping[int, Series]] = {}
         for slug, state in moved.items():
             known = self._known.get(slug, _NOTHING).labels
-            live = _read_live(connection, state.watch_id)
+            live = set(watch_store.live_series(connection, state.watch_id)[1].tolist())
             if live - known.keys():
-                known = _read_series(connection, state.watch_id)
+                members = watch_store.series_of(connection, [state.watch_id])
+                known = {member.fingerprint: member.series for member in members}
             found[slug] = known if live == known.keys() else {fp: known[fp] for fp in live if fp in known}
         return found
 
-    def _issue(self, slug: str) -> tuple[int, int, int]:
-        state = self._known[slug].state
-        return self._watches[slug].step_seconds, *(state.issue or (0, 0))
+    def _segment(self, slug: str) -> tuple[int, int, int]:
+        return self._watches[slug].step_seconds, *_issue(self._known[slug].state)
 
-    def _read_issue(self, step_seconds: int, segment_id: int, origin: int, slugs: Sequence[str]) -> None:
-        """Read what one tick issued for some watches of one granularity: usually one segment."""
-        end = origin + step_seconds * max(self._watches[slug].horizon_steps for slug in slugs)
+    def _read_segment(self, step_seconds: int, origin: int, segment_id: int, slugs: Sequence[str]) -> None:
+        """Read what one tick issued for some watches of one granularity."""
+        store = self._store
         try:
-            candidates = self._segments.segments("forecasts", str(step_seconds), origin + step_seconds, end)
-            # Compaction merges old segments; then the rows are in another one that covers the same time.
-            chosen = [segment for segment in candidates if segment.id == segment_id] or candidates
-            rows = self._segments.read(chosen, _COLUMNS, "mode = 0 and origin = ?", (origin,))
+            try:
+                segment = store.segments.get(segment_id)
+                rows = store.segments.read([segment], _COLUMNS, "mode = 0 and origin = ?", (origin,))
+            except SegmentGoneError:  # compaction has merged it into another
+                end = origin + step_seconds * max(self._watches[slug].horizon_steps for slug in slugs)
+                rows = forecast_store.read_forecasts(store, step_seconds, origin=origin, ts_range=(origin, end))
         except StoreError as error:
             for slug in slugs:
                 self._known[slug] = replace(self._known[slug], unreadable=str(error))
@@ -223,11 +206,13 @@ class SnapshotLoader:
             known = self._known[slug]
             start, stop = np.searchsorted(rows["watch"], [known.state.watch_id, known.state.watch_id + 1])
             mine = {name: column[start:stop] for name, column in rows.items()}
-            blocks = _blocks(self._watches[slug], origin, mine, known)
-            unreadable = None if stop > start else "its newest forecast is not in the data store any more"
-            self._known[slug] = replace(known, forecasts=blocks or known.forecasts, unreadable=unreadable)
+            if stop > start:
+                self._known[slug] = replace(known, forecasts=_blocks(self._watches[slug], origin, mine, known))
+            else:
+                lost = "its newest forecast is not in the data store any more; the next tick makes another"
+                self._known[slug] = replace(known, unreadable=lost)
 
-    def _views(self) -> tuple[tuple[WatchView, ...], int]:
+    def _views(self, serving: Mapping[int, tuple[Active, Version]]) -> tuple[tuple[WatchView, ...], int]:
         views, dropped = [], 0
         shown: dict[tuple[str, str], NDArray[np.int64]] = {}
         for slug, watch in self._watches.items():
@@ -242,8 +227,14 @@ class SnapshotLoader:
                 shown[block.name, block.horizon] = np.union1d(block.fingerprints, [] if earlier is None else earlier)
                 if block.series:
                     blocks.append(block)
-            views.append(WatchView(watch, known.state, tuple(blocks), known.unreadable))
+            active = serving.get(known.state.watch_id)
+            views.append(WatchView(watch, known.state, active, known.labels, tuple(blocks), known.unreadable))
         return tuple(views), dropped
+
+
+def _issue(state: WatchState) -> tuple[int, int]:
+    """Origin and segment of a watch's newest forecast, zeros where there is none."""
+    return state.forecast_origin or 0, state.forecast_segment_id or 0
 
 
 def _living(blocks: Iterable[Forecasts], live: Mapping[int, Series]) -> tuple[Forecasts, ...]:
@@ -275,43 +266,3 @@ def _blocks(watch: WatchConfig, origin: int, rows: Mapping[str, NDArray[Any]], k
         head = (watch.slug, name, watch.horizon, watch.step_seconds, origin)
         blocks.append(Forecasts(*head, members, mine, leads, versions[chosen], **cut))
     return tuple(blocks)
-
-
-def _read_states(connection: sa.Connection, slugs: Iterable[str]) -> dict[str, WatchState]:
-    """The state of each configured watch; the default one for a watch that the store does not know yet."""
-    watches, state = schema.watches, schema.watch_state
-    active, versions = schema.active_models, schema.model_versions
-    own = [state.c[entry.name] for entry in fields(WatchState) if entry.name in state.c and entry.name != "watch_id"]
-    query = (
-        sa.select(watches.c.slug, watches.c.id.label("watch_id"), *own)
-        .add_columns(active.c.version.label("active_version"), active.c.pinned, versions.c.mae.label("active_mae"))
-        .outerjoin_from(watches, state, state.c.watch_id == watches.c.id)
-        .outerjoin(active, active.c.watch_id == watches.c.id)
-        .outerjoin(versions, sa.and_(versions.c.watch_id == watches.c.id, versions.c.version == active.c.version))
-    )
-    states = dict.fromkeys(slugs, WatchState())
-    for row in connection.execute(query):
-        if row.slug in states:
-            values = {key: value for key, value in row._mapping.items() if value is not None and key != "slug"}
-            states[row.slug] = WatchState(**values)
-    return states
-
-
-def _read_live(connection: sa.Connection, watch_id: int) -> set[int]:
-    """Fingerprints of a watch's series that have not vanished."""
-    table = schema.series
-    query = sa.select(table.c.fingerprint).where(table.c.watch_id == watch_id, table.c.vanished_at.is_(None))
-    return set(connection.scalars(query))
-
-
-def _read_series(connection: sa.Connection, watch_id: int) -> dict[int, Series]:
-    """A watch's live series by fingerprint."""
-    table = schema.series
-    query = sa.select(table.c.fingerprint, table.c.name, table.c.labels)
-    rows = connection.execute(query.where(table.c.watch_id == watch_id, table.c.vanished_at.is_(None)))
-    return {row.fingerprint: Series.of(row.name, msgspec.json.decode(row.labels)) for row in rows}
-
-
-def _read_counters(connection: sa.Connection) -> Iterable[tuple[str, Mapping[str, str], float]]:
-    for row in connection.execute(sa.select(schema.counters)):
-        yield row.name, msgspec.json.decode(row.labels, type=dict[str, str]), row.value

@@ -1,0 +1,242 @@
+"""The sidecar: one HTTP port with /metrics, health, status and the page. It reads the store and never trains.
+
+`python -m sentinel_core.apps.sidecar` serves the configuration that `sentinel_core.config.load_config` finds.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sentinel_core.apps.metrics import Live
+from sentinel_core.apps.page import StatusPage, readme
+from sentinel_core.config import SentinelConfig, config_path, load_config
+from sentinel_core.emitter.self_metrics import SidecarMetrics
+from sentinel_core.emitter.snapshot import SnapshotLoader
+from sentinel_core.errors import ConfigError, SentinelError, ServiceError, StoreError
+from sentinel_core.storage import windows_store
+from sentinel_core.storage.store import Store
+
+Status = Callable[[SentinelConfig], Mapping[str, Any]]
+
+# Nothing foreign is ever loaded, and nothing inline runs: labels come from other people's processes.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+FIXED_AT_START = ("bind_address", "emitter_port", "resolved_sql_url", "resolved_data_url")
+
+
+def create_app(
+    source: SentinelConfig | Path, store: Store, *, status: Status, now: Callable[[], float] = time.time
+) -> Starlette:
+    """Assemble the sidecar over an open store.
+
+    source: the configuration, or the file it is in, which POST /-/reload then reads again
+    status: what GET /status.json answers for a configuration; called beside the event loop
+    Raises ConfigError where the file cannot be used.
+    """
+    sidecar = _Sidecar(source, store, status, now)
+    page = StatusPage(
+        sidecar.live, lambda: sidecar.config, lambda *span: windows_store.read_window(store, *span), now
+    ).page
+    routes = [
+        Route("/", page),
+        Route("/metrics", sidecar.live.metrics),
+        Route("/-/healthy", sidecar.healthy),
+        Route("/-/ready", sidecar.ready),
+        Route("/-/reload", sidecar.reload, methods=["POST", "PUT"]),
+        Route("/status.json", sidecar.status),
+        Route("/readme", readme),
+        Route("/api/v1/status/buildinfo", buildinfo),
+        Route("/api/{path:path}", no_such_endpoint, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
+        Mount("/static", StaticFiles(packages=[("sentinel_core.apps", "static")])),
+    ]
+    observed = Middleware(_Observed, metrics=sidecar.metrics)
+    return Starlette(routes=routes, middleware=[observed], lifespan=sidecar.lifespan)
+
+
+class _Sidecar:
+    """The configuration in use, and the small endpoints."""
+
+    def __init__(self, source: SentinelConfig | Path, store: Store, status: Status, now: Callable[[], float]) -> None:
+        self._file = source if isinstance(source, Path) else None
+        self._status = status
+        self.config = source if isinstance(source, SentinelConfig) else load_config(source)
+        self.metrics = SidecarMetrics(version("sentinel"))
+        self.live = Live(SnapshotLoader(store, self.config), self.config, self.metrics, now)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        """Keep the snapshot fresh while the server runs."""
+        refreshing = asyncio.create_task(self.live.run())
+        try:
+            yield
+        finally:
+            refreshing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await refreshing
+            self.live.close()
+
+    async def healthy(self, _: Request) -> Response:
+        """GET /-/healthy: the process answers."""
+        return PlainTextResponse("Sentinel is healthy.\n")
+
+    async def ready(self, _: Request) -> Response:
+        """GET /-/ready: 200 once a forecast is served, else 503 and why not."""
+        served = self.live.served
+        if next(iter(served.snapshot.forecasts), None) is not None:
+            return PlainTextResponse("Sentinel is ready.\n")
+        if served.problem:
+            reason = served.problem
+        elif not served.snapshot.watches:
+            reason = "nothing is watched: add a watch to the configuration"
+        else:
+            count = len(served.snapshot.watches)
+            reason = f"no watch of {count} has a forecast yet; the page at / says what each is waiting for"
+        return PlainTextResponse(f"Sentinel is not ready: {reason}.\n", 503)
+
+    async def status(self, _: Request) -> Response:
+        """GET /status.json: the status of every watch, as `Sentinel.status()` returns it."""
+        try:
+            return _json(await run_in_threadpool(self._status, self.config))
+        except StoreError as error:
+            return _problem(503, "unavailable", str(error))
+
+    async def reload(self, request: Request) -> Response:
+        """POST /-/reload, from this machine only: read the configuration file again, or say what is wrong with it."""
+        if not (request.client and _is_loopback(request.client.host)):
+            return _problem(403, "forbidden", "POST /-/reload is answered on this machine only")
+        if self._file is None:
+            return _problem(409, "bad_data", "this sidecar was not started from a configuration file")
+        try:
+            config = await run_in_threadpool(load_config, self._file)
+        except ConfigError as error:
+            self.metrics.reload_successful.set(0)
+            return _problem(400, "bad_data", str(error), problems=error.problems)
+        fixed = [name for name in FIXED_AT_START if getattr(config, name) != getattr(self.config, name)]
+        self.config = config
+        await self.live.configure(config)
+        self.metrics.reload_successful.set(1)
+        return _json({"status": "success", "data": {"watches": len(config.watches), "needs_restart": fixed}})
+
+
+async def buildinfo(_: Request) -> Response:
+    """GET /api/v1/status/buildinfo, in Prometheus' shape; no `features`: with them Grafana takes us for Mimir."""
+    return _json({"status": "success", "data": {"version": version("sentinel")}})
+
+
+async def no_such_endpoint(request: Request) -> Response:
+    """Everything else below /api."""
+    return _problem(404, "not_found", f"{request.url.path} is not an endpoint of this sidecar")
+
+
+def _json(content: Any, code: int = 200) -> Response:
+    return Response(msgspec.json.encode(content), code, media_type="application/json")
+
+
+def _problem(code: int, kind: str, message: str, **more: Any) -> Response:
+    return _json({"status": "error", "errorType": kind, "error": message, **more}, code)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Observed:
+    """Counts and times requests by route, and puts the security headers on every answer."""
+
+    ROUTES = ("/", "/metrics", "/-/healthy", "/-/ready", "/-/reload", "/status.json", "/api/v1/status/buildinfo")
+
+    def __init__(self, app: ASGIApp, metrics: SidecarMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, code = time.perf_counter(), 500
+        route = scope["path"] if scope["path"] in self.ROUTES else "other"  # a client must not invent label values
+
+        async def send_observed(message: Message) -> None:
+            nonlocal code
+            if message["type"] == "http.response.start":
+                code = message["status"]
+                MutableHeaders(scope=message).update(SECURITY_HEADERS)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_observed)
+        finally:
+            self._metrics.requests.labels(route, str(code)).inc()
+            self._metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
+
+
+def listen(config: SentinelConfig) -> socket.socket:
+    """Bind the configured address; ServiceError with the remedy where that is not possible."""
+    address, port = config.bind_address, config.emitter_port
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return socket.create_server((address, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ServiceError(
+            f"cannot listen on {address}:{port}: {error.strerror}. Stop the program that holds the port "
+            f"(`ss -ltnp 'sport = :{port}'` names it), or set emitter_port or bind_address to something else"
+        ) from error
+
+
+def serve(source: SentinelConfig | Path, store: Store, *, status: Status, sock: socket.socket) -> None:
+    """Serve on a bound socket until SIGINT or SIGTERM."""
+    server = uvicorn.Config(
+        create_app(source, store, status=status), log_level="warning", access_log=False, timeout_graceful_shutdown=3
+    )
+    uvicorn.Server(server).run(sockets=[sock])
+
+
+def main() -> int:
+    """Serve the configuration that is found; 1 and the reason on stderr where that is not possible."""
+    # Here, because the pipeline brings the models' libraries, which a program that only embeds the app need not load.
+    from sentinel_core.pipeline.context import Context
+    from sentinel_core.pipeline.status import status
+
+    try:
+        file = config_path()
+        config = load_config(file)
+        with listen(config) as sock, Store.open(config.resolved_sql_url, config.resolved_data_url) as store:
+            store.database.migrate()
+            serve(file or config, store, status=lambda current: status(Context(current, store)), sock=sock)
+    except SentinelError as error:
+        print(f"sentinel: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
