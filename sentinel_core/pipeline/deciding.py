@@ -22,12 +22,12 @@ HEARTBEAT_SECONDS = 30.0
 UNHELPFUL_COOLDOWNS = 32  # drift actions within so many cooldowns lengthen the next rest
 
 
-def due(context: Context) -> TickPlan | None:
+def due(context: Context, now: float | None = None) -> TickPlan | None:
     """Which watches have a settled step that nobody has read, and the span a tick has to cover; None when all is read.
 
     A watch that was never read is due at its newest step only: its history is read when it is trained first.
     """
-    now = context.clock()
+    now = context.clock() if now is None else now
     settle = parse_duration(context.config.settle_delay)
     with context.store.database.read() as conn:
         states = watch_store.states(conn)

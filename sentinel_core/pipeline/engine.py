@@ -52,9 +52,9 @@ class Engine:
         """Register new watches and retire removed ones; returns the slugs of the configured."""
         return list(self.context.watch_ids())
 
-    def due(self) -> TickPlan | None:
-        """What a tick has to do now; None when every settled step was read."""
-        return deciding.due(self.context)
+    def due(self, now: float | None = None) -> TickPlan | None:
+        """What a tick has to do now, or at a given time; None when every settled step was read."""
+        return deciding.due(self.context, now)
 
     def scrape_windows(
         self, start: int, end: int, *, mode: str = "tick", slugs: Sequence[str] | None = None
