@@ -169,12 +169,12 @@ def _reload_sidecar(config: SentinelConfig) -> bool:
 def _reload_dagster(config: SentinelConfig) -> bool:
     from sentinel_core.dagster_api import DagsterApi
 
-    api = DagsterApi(config.dagster_url)
-    try:
-        api.location_problem()
-    except ServiceError:
-        return False
-    api.reload()
+    with DagsterApi(config.dagster_url) as dagster:
+        try:
+            dagster.location_problem()
+        except ServiceError:
+            return False
+        dagster.reload()
     print("Dagster has it")
     return True
 

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import httpx
 
@@ -25,11 +26,17 @@ _STATUS = """query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } 
 
 
 class DagsterApi:
-    """The webserver of one Dagster; raises ServiceError where it cannot be reached or refuses."""
+    """The webserver of one Dagster, a context manager; ServiceError where it cannot be reached or refuses."""
 
     def __init__(self, url: str, *, timeout: float = 10.0, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url
         self._http = httpx.Client(timeout=timeout, transport=transport, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._http.close()
 
     def location_problem(self) -> str | None:
         """Why our code location does not work; None while it does, or is still loading."""
@@ -44,7 +51,7 @@ class DagsterApi:
         answer = self._ask(_RELOAD, {"name": LOCATION}, timeout=120.0)["reloadRepositoryLocation"]
         problem = answer.get("message") or _load_error(answer)
         if problem:
-            raise ServiceError(f"Dagster could not load {LOCATION} anew: {_first_line(problem)}")
+            raise ServiceError(f"Dagster could not load {LOCATION} anew: {first_line(problem)}")
 
     def record_activation(self, slug: str, reason: str, *, seconds: float = 60.0) -> None:
         """Materialize what serves a watch now in `active_models`, and wait until it stands there."""
@@ -60,7 +67,7 @@ class DagsterApi:
         answer = self._ask(_LAUNCH, {"params": params}, timeout=30.0)["launchRun"]
         if "run" not in answer:
             problems = [error["message"] for error in answer.get("errors", [])] or [answer.get("message", "it refused")]
-            raise ServiceError(f"Dagster did not record the change: {_first_line(problems[0])}")
+            raise ServiceError(f"Dagster did not record the change: {first_line(problems[0])}")
         run_id, deadline = answer["run"]["runId"], time.monotonic() + seconds
         while time.monotonic() < deadline:
             status = self._ask(_STATUS, {"id": run_id})["runOrError"].get("status")
@@ -91,6 +98,7 @@ def _load_error(entry: Mapping[str, Any]) -> str | None:
     return str(found.get("message")) if found.get("__typename") == "PythonError" else None
 
 
-def _first_line(text: str) -> str:
+def first_line(text: str) -> str:
+    """What a long error begins with."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0][:300] if lines else "without a reason"

@@ -102,13 +102,19 @@ class Service:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
 
+    def kill(self) -> None:
+        """SIGKILL to the whole group, and wait for the child."""
+        self.signal_group(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
     def _clear_leftovers(self) -> None:
         """End what a dead child left behind: it would hold its port."""
         self.signal_group(signal.SIGTERM)
         deadline = time.monotonic() + 2.0
         while self.is_alive() and time.monotonic() < deadline:
             time.sleep(0.05)
-        self.signal_group(signal.SIGKILL)
+        self.kill()
 
     def _tail(self) -> None:
         try:

@@ -110,7 +110,8 @@ class Sentinel:
         if not applied_path(self.config).exists():  # nobody has ever started it
             return
         try:
-            DagsterApi(self.config.dagster_url).record_activation(report.slug, f"{report.action}: {report.reason}")
+            with DagsterApi(self.config.dagster_url) as dagster:
+                dagster.record_activation(report.slug, f"{report.action}: {report.reason}")
         except ServiceError as error:
             say(f"It is in force, but not recorded in Dagster: {error}")
 

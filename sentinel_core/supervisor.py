@@ -17,7 +17,7 @@ from types import FrameType
 import httpx
 
 from sentinel_core.config import SentinelConfig
-from sentinel_core.dagster_api import DagsterApi
+from sentinel_core.dagster_api import DagsterApi, first_line
 from sentinel_core.errors import ServiceError
 from sentinel_core.processes import Service
 from sentinel_core.workspace import environment, log_folder, write_workspace
@@ -145,27 +145,26 @@ class Supervisor:
 
     def _look(self, began: float) -> None:
         """Say once when Dagster and the first forecast stand; load Dagster's code location anew when it is in error."""
-        dagster, http = DagsterApi(self.config.dagster_url), httpx.Client(timeout=10.0, trust_env=False)
         dagster_is_up = forecasts_stand = False
         reload_after = 0.0
-        while not self._stopping.wait(LOOK_SECONDS):
-            try:
-                problem = dagster.location_problem()
-                if not dagster_is_up:
-                    dagster_is_up = True
-                    self._say(f"Dagster is up after {time.monotonic() - began:.0f} s: {self.config.dagster_url}/")
-                if problem and time.monotonic() >= reload_after:
-                    self._say(
-                        f"Dagster's code location is in error and is loaded again: {problem.splitlines()[0][:200]}"
-                    )
-                    reload_after = time.monotonic() + RELOAD_PAUSE_SECONDS
-                    dagster.reload()
-            except ServiceError as error:
-                if reload_after > time.monotonic():
-                    self._say(str(error))
-            if not forecasts_stand and self.config.watches and _has_forecasts(http, self.config.sidecar_url):
-                forecasts_stand = True
-                self._say(f"Forecasts stand after {time.monotonic() - began:.0f} s: {self.config.sidecar_url}/metrics")
+        with DagsterApi(self.config.dagster_url) as dagster, httpx.Client(timeout=10.0, trust_env=False) as http:
+            while not self._stopping.wait(LOOK_SECONDS):
+                try:
+                    problem = dagster.location_problem()
+                    if not dagster_is_up:
+                        dagster_is_up = True
+                        self._say(f"Dagster is up after {time.monotonic() - began:.0f} s: {self.config.dagster_url}/")
+                    if problem and time.monotonic() >= reload_after:
+                        self._say(f"Dagster's code location is in error, and is loaded anew: {first_line(problem)}")
+                        reload_after = time.monotonic() + RELOAD_PAUSE_SECONDS
+                        dagster.reload()
+                except ServiceError as error:
+                    if time.monotonic() < reload_after:  # it was the reload; an answer that is missing is no news
+                        self._say(str(error))
+                if not forecasts_stand and _is_ready(http, self.config.sidecar_url):
+                    forecasts_stand = True
+                    seconds = time.monotonic() - began
+                    self._say(f"Forecasts stand after {seconds:.0f} s: {self.config.sidecar_url}/metrics")
 
     # ---- end
 
@@ -178,7 +177,7 @@ class Supervisor:
             waited = time.monotonic() - began
             if waited > GRACE_SECONDS or self._hurry.is_set():
                 for service in alive:
-                    service.signal_group(signal.SIGKILL)
+                    service.kill()
                 break
             if waited > POLITE_SECONDS and not asked:
                 asked = True
@@ -248,9 +247,8 @@ def _sole_owner(store: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _has_forecasts(http: httpx.Client, sidecar_url: str) -> bool:
+def _is_ready(http: httpx.Client, sidecar_url: str) -> bool:
     try:
-        with http.stream("GET", f"{sidecar_url}/metrics") as response:
-            return any("_sentinel_predicted{" in line for line in response.iter_lines())
+        return http.get(f"{sidecar_url}/-/ready").status_code == 200
     except httpx.HTTPError:
         return False
