@@ -1,0 +1,174 @@
+"""Fewer, larger, younger: merge closed hours and days, thin old forecasts, drop what is past its retention.
+
+Nothing here blocks or loses anybody else's commit. A merge reads some segments, writes their overlay as new files and
+replaces them by compare-and-set; whatever was committed meanwhile is not among them and lies above the result, because
+the result takes the place of the newest of its inputs in overlay order. That holds only for inputs that are neighbours
+in that order, so only neighbours are merged.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from sentinel_core.errors import ConflictError
+from sentinel_core.storage.forecast_store import KEYS, newest_of_each, write_sorted
+from sentinel_core.storage.schema import watch_state
+from sentinel_core.storage.segments import DATASETS, Pending, Segment
+from sentinel_core.storage.store import Store
+from sentinel_core.storage.watch_store import forget_coverage
+from sentinel_core.storage.windows_store import overlay, series_in, write_window
+from sentinel_core.windows import grid
+
+HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
+CLOSED_AFTER_SECONDS = 600  # late samples of an hour still come with the next ticks
+ALL_LEADS_SECONDS = 2 * DAY_SECONDS
+MERGED_ROWS = {"windows": 8_000_000, "forecasts": 3_000_000, "scores": 4_000_000}  # of one result: about 0.5 GB of RAM
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What one run did, in segments; `conflicts` are merges given up because somebody else was faster."""
+
+    merged: int = 0
+    written: int = 0
+    thinned: int = 0
+    expired: int = 0
+    conflicts: int = 0
+
+
+def compact(
+    store: Store,
+    now: float,
+    *,
+    window_retention_seconds: float = 30 * DAY_SECONDS,
+    forecast_retention_seconds: float = 90 * DAY_SECONDS,
+) -> Compaction:
+    """Bring every dataset to its compact form as of `now`; safe beside ticks, backfills and another compaction.
+
+    Windows, forecasts and scores older than their retention are dropped in whole UTC days. Of forecasts older than 48
+    hours the leads 1, 2, 4, 8, … and the longest stay. Files are deleted later, by `collect_garbage`.
+    """
+    done: Counter[str] = Counter()
+    for dataset in DATASETS:
+        retention = window_retention_seconds if dataset == "windows" else forecast_retention_seconds
+        _expire(store, dataset, now, retention, done)
+        merge = _merge_windows if dataset == "windows" else _merge_rows
+        segments = sorted(store.segments.segments(dataset), key=lambda segment: (segment.key, segment.position))
+        for _, same_key in groupby(segments, key=lambda segment: segment.key):
+            for group in mergeable(list(same_key), now, MERGED_ROWS[dataset]):
+                done["merged"] += len(group) * _replace(store, group, merge, now, done)
+    for segment in store.segments.segments("forecasts", t1=int(now)):
+        if not segment.thinned and _day(segment) < (now - ALL_LEADS_SECONDS) // DAY_SECONDS:
+            done["thinned"] += _replace(store, [segment], _thin, now, done)
+    return Compaction(**done)
+
+
+def mergeable(segments: Sequence[Segment], now: float, rows: int) -> list[list[Segment]]:
+    """Return groups of two or more neighbours (the segments are one key's, by position) that should become one.
+
+    Neighbours of one UTC day are merged by the hour once the hour has closed, and by the day once the day has, up to
+    `rows` rows each: larger files would not be read faster, and this bounds the memory of a merge.
+    """
+    groups = []
+    closed = now - CLOSED_AFTER_SECONDS
+    for day, members in groupby(sorted(segments, key=lambda s: (_day(s), s.position)), key=_day):
+        day_closed = (day + 1) * DAY_SECONDS <= closed
+        kind = (lambda s: (0, s.thinned)) if day_closed else (lambda s: (s.t0 // HOUR_SECONDS, s.thinned))
+        for (hour, _), neighbours in groupby(members, key=kind):
+            if day_closed or (hour + 1) * HOUR_SECONDS <= closed:
+                groups += [pack for pack in _packs(neighbours, rows) if len(pack) > 1]
+    return groups
+
+
+def _packs(segments: Iterable[Segment], rows: int) -> Iterable[list[Segment]]:
+    pack: list[Segment] = []
+    for segment in segments:
+        if pack and sum(one.rows for one in pack) + segment.rows > rows:
+            yield pack
+            pack = []
+        pack.append(segment)
+    if pack:
+        yield pack
+
+
+def _replace(
+    store: Store,
+    inputs: Sequence[Segment],
+    write: Callable[[Store, Sequence[Segment], float], Pending],
+    now: float,
+    done: Counter[str],
+) -> bool:
+    """Put what `write` makes in the place of the inputs, all or nothing; False where one was replaced meanwhile."""
+    ids = [segment.id for segment in inputs]
+    pending = Pending((), now)
+    try:
+        pending = write(store, inputs, now)
+        with store.database.write() as connection:
+            new = store.segments.commit(connection, [pending], drop=ids)
+            named = watch_state.c.forecast_segment_id.in_(ids)
+            connection.execute(watch_state.update().where(named).values(forecast_segment_id=new[0] if new else None))
+    except ConflictError:  # compacted or expired by somebody else, perhaps collected while it was read
+        store.segments.folder.delete([part.path for part in pending.parts])
+        done["conflicts"] += 1
+        return False
+    done["written"] += len(new)
+    return True
+
+
+def _merge_windows(store: Store, group: Sequence[Segment], now: float) -> Pending:
+    """Overlay a day's or an hour's rectangles into one, or into several of bounded size where series come and go."""
+    step = int(group[0].key)
+    timestamps = grid(min(s.t0 for s in group), max(s.t1 for s in group), step)
+    fingerprints = series_in(store, group)
+    width = max(1, MERGED_ROWS["windows"] // max(1, len(fingerprints)))
+    position = max(segment.position for segment in group)
+    pieces = []
+    for start in range(0, len(timestamps), width):
+        window = overlay(store, group, fingerprints, timestamps[start : start + width], step)
+        pieces.append(write_window(store, window, now, position=position))
+    return Pending.joined(pieces, now)
+
+
+def _merge_rows(store: Store, group: Sequence[Segment], now: float) -> Pending:
+    """Merge forecasts or scores, keeping the newest of each key."""
+    dataset = group[0].dataset
+    rows = newest_of_each(store.segments.read(group, tuple(DATASETS[dataset])), KEYS[dataset])
+    position = max(segment.position for segment in group)
+    return write_sorted(store, dataset, int(group[0].key), rows, now, position=position, thinned=group[0].thinned)
+
+
+def _thin(store: Store, inputs: Sequence[Segment], now: float) -> Pending:
+    """Keep the leads 1, 2, 4, 8, … and each watch's longest."""
+    (segment,) = inputs
+    rows = store.segments.read(inputs, tuple(DATASETS["forecasts"]))
+    watches, owner = np.unique(rows["watch"], return_inverse=True)
+    longest = np.zeros(len(watches), np.int16)
+    np.maximum.at(longest, owner, rows["lead"])
+    lead = rows["lead"]
+    keep = ((lead & (lead - 1)) == 0) | (lead == longest[owner])
+    kept = {name: column[keep] for name, column in rows.items()}
+    position = segment.position
+    return write_sorted(store, "forecasts", int(segment.key), kept, now, position=position, thinned=True)
+
+
+def _expire(store: Store, dataset: str, now: float, retention_seconds: float, done: Counter[str]) -> None:
+    """Drop segments that end before the retention, in whole UTC days, and forget that windows were ever asked for."""
+    before = int((now - retention_seconds) // DAY_SECONDS) * DAY_SECONDS
+    old = [segment.id for segment in store.segments.segments(dataset, t1=before - 1) if segment.t1 < before]
+    try:
+        with store.database.write() as connection:
+            if dataset == "windows":
+                forget_coverage(connection, before)
+            if old:
+                store.segments.drop(connection, old, now)
+    except ConflictError:  # another compaction is at work; the next run finds what is left
+        done["conflicts"] += 1
+    else:
+        done["expired"] += len(old)
+
+
+def _day(segment: Segment) -> int:
+    return segment.t0 // DAY_SECONDS
