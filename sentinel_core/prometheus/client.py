@@ -122,10 +122,19 @@ class PrometheusClient:
         """Timestamps of the raw samples of each series under e.g. `up[5m]`, unix seconds."""
         return self._ask("query", _instant(range_selector, at), sample_times)
 
-    def query_range(self, expression: str, start: int, end: int, step: int, expected_series: int = 1_000) -> Matrix:
+    def query_range(
+        self,
+        expression: str,
+        start: int,
+        end: int,
+        step: int,
+        expected_series: int = 1_000,
+        check: Callable[[int], None] | None = None,
+    ) -> Matrix:
         """Evaluate at every multiple of `step` in [start, end], in requests small enough for both sides.
 
-        expected_series: how many series to expect at one time; it sizes the requests and the memory.
+        expected_series: how many series to expect at one time; it sizes the requests and the memory
+        check:           called with the number of series so far after each request; it may raise to end the reading
         """
         times = grid(start, end, step)
         builder = MatrixBuilder(times, step, expected_series)
@@ -133,6 +142,8 @@ class PrometheusClient:
             fields = {"query": expression, "start": str(first), "end": str(last), "step": str(step)}
             for warning in self._ask("query_range", fields, builder.add):
                 log.warning("Prometheus at %s answers %s with a warning: %s", self.url, expression, warning)
+            if check is not None:
+                check(builder.series)
         return builder.matrix()
 
     def metadata_type(self, metric: str) -> str | None:

@@ -135,9 +135,14 @@ class MatrixBuilder:
                 self._place([self._row(row.metric) for row in data.result], pairs)
         return answer.warnings
 
+    @property
+    def series(self) -> int:
+        """How many series there are so far."""
+        return len(self._labels)
+
     def matrix(self) -> Matrix:
-        """What has been placed so far; views, where the expectation was right."""
-        n = len(self._labels)
+        """What has been placed so far; the arrays are views."""
+        n = self.series
         return Matrix(self._labels, self._timestamps, self._values[:n], self._samples[:n], self._non_finite[:n])
 
     def _row(self, metric: msgspec.Raw) -> int:

@@ -29,7 +29,10 @@ SLACK = (
     0.1  # of the scrape interval, so that a late scrape is no hole where targets are scraped more rarely than the step
 )
 MEASURED_SPANS = ("10m", "1h", "1d")  # how far back to look for three samples in a row
-PROBE_SECONDS = 3_600  # counting an hour's series is cheap, and enough to refuse a million of them
+PROBE_SECONDS = (
+    3_600  # to count a week's series reads all their samples (6 s for 10k); an hour's, and 20 moments', do not
+)
+PROBES = 20
 
 _RESERVED_LABEL = re.compile(r"le|quantile|sentinel_.*")  # ours, or the exposition format's
 _FORBIDDEN = re.compile(r"[^a-zA-Z0-9_]")
@@ -94,16 +97,12 @@ def expression(watch: WatchConfig, facts: SourceFacts) -> str:
     """
     if watch.query is not None:
         return watch.query
-    step = watch.step_seconds
-    # Before Prometheus 3 ranges were closed on both sides: a millisecond less keeps two tiles from sharing a sample.
-    sparse = facts.scrape_interval > SAME_INTERVAL * step
-    tile = math.ceil(facts.scrape_interval * (1 + SLACK)) * 1_000 if sparse else step * 1_000 - 1
-    last = f"last_over_time({watch.selector}[{_range(tile)}])"
+    newest = _newest_sample(watch, facts)
     if facts.kind == "gauge":
-        return last
-    rate_seconds = max(step, math.ceil(RATE_SCRAPES * facts.scrape_interval))
-    rate = f"rate({watch.selector}[{_range(rate_seconds * 1_000)}])"
-    return f"{rate} and {last}" if rate_seconds > step else rate
+        return newest
+    rate_seconds = max(watch.step_seconds, math.ceil(RATE_SCRAPES * facts.scrape_interval))
+    rate = f"rate({watch.selector}[{format_duration(rate_seconds)}])"
+    return f"{rate} and {newest}" if rate_seconds > watch.step_seconds else rate
 
 
 def emitted_name(watch: WatchConfig, kind: Kind) -> str:
@@ -120,25 +119,36 @@ def scrape(client: PrometheusClient, watch: WatchConfig, facts: SourceFacts, sta
     """Read every grid point of [start, end], unix seconds.
 
     An existing metric without samples in the span gives no series. PermanentSourceError for a metric that Prometheus
-    has never seen, and for more series than `watch.max_series`, before any of them is fetched.
+    has never seen, and for more series than `watch.max_series`: before any is fetched where they exist at one time, and
+    as soon as the reading comes to them where series replace one another.
     """
     times = grid(start, end, watch.step_seconds)
     if not len(times):
         raise ValueError(f"no multiple of {watch.step_seconds} s lies in [{start}, {end}]")
     first, last = int(times[0]), int(times[-1])
-    asked = expression(watch, facts)
-    expected = _count_series(client, watch, first, last)
+    expected = _expect_series(client, watch, facts, first, last)
     if expected == 0 and watch.metric is not None and watch.metric not in client.metric_names(watch.selector):
         raise PermanentSourceError(
             f"Prometheus at {client.url} has no series {watch.selector}; check the metric's name and the labels"
         )
-    matrix = client.query_range(asked, first, last, watch.step_seconds, expected)
-    _check_limit(watch, len(matrix.labels))  # a query's series may come and go between the points that were counted
+    matrix = client.query_range(
+        expression(watch, facts),
+        first,
+        last,
+        watch.step_seconds,
+        expected,
+        check=lambda count: _check_limit(watch, count, "at least "),
+    )
     return _assemble(matrix, emitted_name(watch, facts.kind), watch.step_seconds)
 
 
-def _range(milliseconds: int) -> str:
-    return f"{milliseconds}ms" if milliseconds % 1_000 else format_duration(milliseconds // 1_000)
+def _newest_sample(watch: WatchConfig, facts: SourceFacts) -> str:
+    """The newest sample in a grid point's tile; where scrapes are rarer than the step, in the time between two."""
+    if facts.scrape_interval > SAME_INTERVAL * watch.step_seconds:
+        tile = format_duration(math.ceil(facts.scrape_interval * (1 + SLACK)))
+    else:  # before Prometheus 3 ranges are closed on both sides: a millisecond less, or two tiles share a sample
+        tile = f"{watch.step_seconds * 1_000 - 1}ms"
+    return f"last_over_time({watch.selector}[{tile}])"
 
 
 def _legal(name: str) -> str:
@@ -177,24 +187,28 @@ def _scrape_interval(client: PrometheusClient, metric: str, selector: str, now: 
     return None
 
 
-def _count_series(client: PrometheusClient, watch: WatchConfig, first: int, last: int) -> int:
-    """Series to expect in the span; PermanentSourceError above the watch's limit."""
-    if watch.query is not None:
-        counts = [client.count(watch.query, at) for at in sorted({first, last})]
-        _check_limit(watch, max(counts))
-        return max(counts)
+def _expect_series(client: PrometheusClient, watch: WatchConfig, facts: SourceFacts, first: int, last: int) -> int:
+    """How many series to expect at one time; PermanentSourceError above the watch's limit."""
     span = last - first + watch.step_seconds
-    count = 0
-    for seconds in sorted({min(span, PROBE_SECONDS), span}):
-        count = client.count(f"present_over_time({watch.selector}[{seconds}s])", last)
+    if watch.query is not None:
+        moment = watch.query
+        count = client.count(moment, last)
+    else:
+        moment = _newest_sample(watch, facts)
+        count = client.count(f"present_over_time({watch.selector}[{min(span, PROBE_SECONDS)}s])", last)
+    _check_limit(watch, count)
+    if span > PROBE_SECONDS:
+        spacing = max(PROBE_SECONDS, span // PROBES)
+        counts = client.query_range(f"count({moment})", first, last, spacing, expected_series=1).values
+        count = max(count, int(np.nan_to_num(counts).max(initial=0)))
         _check_limit(watch, count)
     return count
 
 
-def _check_limit(watch: WatchConfig, count: int) -> None:
+def _check_limit(watch: WatchConfig, count: int, quantifier: str = "") -> None:
     if count > watch.max_series:
         raise PermanentSourceError(
-            f"{watch.selector} has {count} series, more than max_series = {watch.max_series}; "
+            f"{watch.selector} has {quantifier}{count} series, more than max_series = {watch.max_series}; "
             "narrow its labels, aggregate it in a query, or raise max_series"
         )
 

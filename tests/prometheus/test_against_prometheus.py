@@ -203,12 +203,15 @@ def test_matchers_select(prometheus: PrometheusServer, labels: dict[str, str], h
 
 
 def test_too_many_series_are_counted_over_the_span(prometheus: PrometheusServer) -> None:
-    """Churn counts: eight pods lived in two days, although one at a time."""
+    """Churn counts: eight pods lived in two days, although one at a time; and so do a query's series."""
     end = prometheus.history.end
     watch = WatchConfig(metric="shop_sessions", max_series=5)
     assert len(read(prometheus, watch, end - 6 * HOUR, end - MINUTE).series) <= 2
-    with pytest.raises(PermanentSourceError, match="shop_sessions has 8 series, more than max_series = 5"):
+    with pytest.raises(PermanentSourceError, match="shop_sessions has at least 8 series, more than max_series = 5"):
         read(prometheus, watch, end - 48 * HOUR + MINUTE, end - MINUTE)
+    query = WatchConfig(query="shop_sessions * 2", name="doubled", max_series=5)
+    with pytest.raises(PermanentSourceError, match="doubled has at least 8 series"):
+        read(prometheus, query, end - 48 * HOUR + 10 * MINUTE, end - MINUTE)
 
 
 def test_a_metric_that_is_gone_is_empty_now_and_there_in_its_time(prometheus: PrometheusServer) -> None:

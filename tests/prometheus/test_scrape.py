@@ -52,6 +52,9 @@ class FakePrometheus:
             )
         if endpoint == "query":
             return self._success(NO_DATA)
+        if endpoint == "query_range" and form["query"].startswith("count("):
+            sample = [int(form["end"]), str(len(self.labels))]
+            return self._success({"resultType": "matrix", "result": [{"metric": {}, "values": [sample]}]})
         times = range(int(form["start"]), int(form["end"]) + 1, int(form["step"]))
         rows = [{"metric": labels, "values": [[t, str(i)] for t in times]} for i, labels in enumerate(self.labels)]
         return self._success({"resultType": "matrix", "result": rows})
