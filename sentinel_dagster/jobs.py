@@ -5,11 +5,13 @@ tick. The `lane` tag keeps training from starving ticks (`tag_concurrency_limits
 run at a time), and `dagster/max_runtime` ends a run that hangs.
 """
 
+import time
 from datetime import UTC, datetime
 from typing import Literal
 
 import dagster as dg
 
+from sentinel_core.pipeline.deciding import LEASE_SECONDS
 from sentinel_core.pipeline.reports import TickPlan, TrainingReport
 from sentinel_dagster.assets.models import TRAINING_POOL, ActivationConfig, promotion, training
 from sentinel_dagster.metadata import ACTIVE_MODELS, SCRAPED_WINDOWS, outcomes_table
@@ -18,6 +20,7 @@ from sentinel_dagster.resources import EngineResource
 from sentinel_dagster.retention import KEEP_DAYS, KEEP_HOURLY_DAYS, purge_runs
 
 LANE_TAG = "lane"
+RETRY_TAG = "dagster/retry_number"  # on runs that Dagster started again after a crash of their worker
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -84,6 +87,8 @@ class TrainConfig(dg.Config):
 )
 def train_watches(context: dg.OpExecutionContext, config: TrainConfig, engine: EngineResource) -> None:
     """Train a set of watches; the run fails only where every one of them did."""
+    if RETRY_TAG in context.run.tags:
+        time.sleep(LEASE_SECONDS)  # the worker before was killed: its hold on a watch must lapse first
     reports: list[TrainingReport] = []
     context.instance.add_dynamic_partitions(str(WATCHES.name), config.slugs)
     with engine.open_in_background() as core:

@@ -32,6 +32,13 @@ def events(instance: dg.DagsterInstance, asset: str) -> list[dg.AssetMaterializa
     return [record.asset_materialization for record in records if record.asset_materialization is not None]
 
 
+def rows(event: dg.AssetMaterialization, name: str) -> list[dict[str, Any]]:
+    """The rows of a table in an event's metadata."""
+    table = event.metadata[name]
+    assert isinstance(table, dg.TableMetadataValue)
+    return [dict(record.data) for record in table.records]
+
+
 def checks(instance: dg.DagsterInstance, asset: str, name: str) -> tuple[bool, str]:
     """Whether the newest evaluation of a check passed, and its severity."""
     key = dg.AssetCheckKey(dg.AssetKey(asset), name)
@@ -74,8 +81,9 @@ def test_one_failing_watch_is_named_and_fails_nothing(
     """The run succeeds, the metadata name the watch and why, and the check warns or, from half of them on, fails."""
     fake.failing = {fake.slugs[0]: "no such metric"}
     run(defs, instance, HOURS, partition_key=FIRST)
-    table = events(instance, "scraped_windows")[0].metadata["failed_watches"].value
-    assert [record.data for record in table.records] == [{"watch": fake.slugs[0], "error": "no such metric"}]
+    assert rows(events(instance, "scraped_windows")[0], "failed_watches") == [
+        {"watch": fake.slugs[0], "error": "no such metric"}
+    ]
     assert checks(instance, "scraped_windows", "watches_scraped") == (False, "ERROR")
     assert checks(instance, "forecasts", "watches_forecast") == (False, "ERROR")
 
@@ -124,9 +132,9 @@ def test_the_worst_watches_come_first_and_at_most_twenty(
     )
     run(defs, instance, ("drift_scores",), partition_key=FIRST)
     metadata = events(instance, "drift_scores")[0].metadata
-    rows = [record.data for record in metadata["worst_watches"].value.records]
-    assert rows[0]["watch"] == "w7"
-    assert len(rows) == 20
+    worst = rows(events(instance, "drift_scores")[0], "worst_watches")
+    assert worst[0]["watch"] == "w7"
+    assert len(worst) == 20
     assert "data:image/png;base64,cG5n" in str(metadata["plot"].value)
 
 

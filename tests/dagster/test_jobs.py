@@ -5,8 +5,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from sentinel_core.pipeline.deciding import LEASE_SECONDS
 from sentinel_core.pipeline.reports import TickPlan
-from sentinel_dagster.jobs import LANE_TAG, tick_in_flight, tick_request
+from sentinel_dagster.jobs import LANE_TAG, RETRY_TAG, tick_in_flight, tick_request
 from tests.dagster.fake_engine import FakeEngine
 from tests.dagster.test_assets import FIRST, HOURS, TEN, TWELVE, events
 
@@ -65,6 +66,17 @@ def test_training_logs_an_event_for_each_watch(
     assert [event.partition for event in events(instance, "active_models")] == [good]
     assert events(instance, "model_versions")[0].metadata["trained_by"].value == result.run_id
     assert set(instance.get_dynamic_partitions("watches")) == {good, bad}
+
+
+def test_a_retry_waits_until_the_hold_of_the_dead_worker_has_lapsed(
+    defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster retries within seconds; the watches are free after two minutes, and the retry is the only one."""
+    waits: list[float] = []
+    monkeypatch.setattr("sentinel_dagster.jobs.time.sleep", waits.append)
+    config = {"ops": {"train_watches": {"config": {"slugs": fake.slugs}}}}
+    launch(defs, instance, "train", run_config=config, tags={RETRY_TAG: "1"})
+    assert waits == [LEASE_SECONDS]
 
 
 def test_training_fails_where_every_watch_did(

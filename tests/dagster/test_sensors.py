@@ -21,7 +21,7 @@ def evaluate(
     ) as context:
         data = sensor.evaluate_tick(context)
     for request in data.run_requests or []:
-        job = defs.resolve_job_def(request.job_name or sensor.job_name)
+        job = defs.resolve_job_def(str(sensor.job_name))
         assert dg.validate_run_config(job, request.run_config)
     return data
 
