@@ -20,7 +20,7 @@ class WatchFacts:
     cooldown_seconds: float
     leased: bool  # somebody is training it right now
     last_finished: float | None  # newest finished action of any kind
-    failures: int  # newest finished actions in a row that trained nothing
+    failures: int  # newest finished actions in a row after which nothing new serves
     unhelpful: int  # drift actions lately, beyond the first: they did not cure it
 
 

@@ -62,15 +62,15 @@ class Forecast:
 def issue(fitted: Fitted, window: Window, horizon_steps: int) -> Forecast:
     """Forecast the series of `fitted` from the window's last timestamp; the window has the same series in any order.
 
-    A forecast that is not finite (a user's model may return one) becomes the last value and is marked NAIVE.
+    A series whose model failed or whose forecast is not finite gets its last value, marked NAIVE.
     """
     context = window.newest(fitted.model.context_steps)
     mean = fitted.model.predict_window(context, horizon_steps)
     versions = fitted.versions.copy()
-    broken = ~np.isfinite(mean).all(axis=1)
+    failed = np.isin(fitted.model.fingerprints, list(fitted.model.errors))
+    broken = ~np.isfinite(mean).all(axis=1) | failed
     if broken.any():
-        mean = mean.copy()
-        mean[broken] = last_values(context)[broken, None]
+        mean = np.where(broken[:, None], last_values(context)[:, None], mean)
         versions[broken] = NAIVE
     return Forecast(mean, mean + fitted.offsets[:, :, 0], mean + fitted.offsets[:, :, 1], versions)
 

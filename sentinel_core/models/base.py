@@ -93,6 +93,7 @@ class BatchModel(ModelSpec, ABC):
         self.model_params = model_params
         self.fingerprints: IntArray = np.empty(0, np.int64)
         self.parameters: dict[str, NDArray[Any]] = {}
+        self.errors: dict[int, str] = {}  # fingerprint -> what went wrong with that series in the latest call
 
     @property
     def context_steps(self) -> int:

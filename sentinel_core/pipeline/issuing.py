@@ -127,19 +127,27 @@ def _forecast(
             blocks.append(_Block(job.watch_id, fresh, forecast))
     for members in learnt.values():
         try:
-            blocks += _forecast_together(context, step, origin, members)
+            blocks += _forecast_together(context, step, origin, members, report)
         except SentinelError:
             # one watch's model must not take the others with it: find out which, alone
             for member in members:
                 try:
-                    blocks += _forecast_together(context, step, origin, [member])
+                    blocks += _forecast_together(context, step, origin, [member], report)
                 except SentinelError as error:
                     report.failures[member[0].watch.slug] = str(error)
+                    blocks.append(_last_values(context, step, origin, *member))
     return blocks
 
 
+def _last_values(context: Context, step: int, origin: int, job: _Job, part: Fitted) -> _Block:
+    """Where a model fails altogether something honest still stands: the last value, marked as such."""
+    window = _context_window(context, step, part.model.fingerprints, origin, UNLEARNT_CONTEXT_STEPS)
+    forecast = forecasts.issue_unlearnt(None, window, job.watch.horizon_steps, job.version)
+    return _Block(job.watch_id, window.fingerprints, forecast)
+
+
 def _forecast_together(
-    context: Context, step: int, origin: int, members: Sequence[tuple[_Job, Fitted]]
+    context: Context, step: int, origin: int, members: Sequence[tuple[_Job, Fitted]], report: "_Tally"
 ) -> list[_Block]:
     fitted = forecasts.concat([part for _, part in members])
     rows = fitted.model.fingerprints
@@ -152,6 +160,9 @@ def _forecast_together(
         cut = slice(at, at + len(part.model.fingerprints))
         own = Forecast(forecast.mean[cut], forecast.lower[cut], forecast.upper[cut], forecast.versions[cut])
         blocks.append(_Block(job.watch_id, rows[cut], own))
+        wrong = [fitted.model.errors[one] for one in rows[cut].tolist() if one in fitted.model.errors]
+        if wrong:
+            report.failures[job.watch.slug] = f"{len(wrong)} series show their last value, for example: {wrong[0]}"
         at = cut.stop
     return blocks
 
@@ -277,8 +288,8 @@ def _replay_origins(
         columns, count = [], 0
         for origin in origins[origins // 3600 == hour].tolist():
             seen = window.until(origin).newest(steps)
-            alive: NDArray[np.bool_] = np.isfinite(seen.values).any(axis=1)
-            if not alive.any():
+            alive = np.flatnonzero(np.isfinite(seen.values).any(axis=1))
+            if not len(alive):
                 continue
             forecast = forecasts.issue(ordered.take(rows[alive]), seen.rows(alive), watch.horizon_steps)
             block = _Block(watch_id, rows[alive], forecast)

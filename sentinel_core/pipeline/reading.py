@@ -1,6 +1,6 @@
 """Read Prometheus into the store: the newest steps of every watch at each tick, and any span when asked again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from sentinel_core.windows import IntArray, Window
 
 LATE_SECONDS = 300  # a sample this late still lands with the next ticks: the newest steps are read again
 LATE_STEPS = (3, 40)  # at least and at most so many steps, whatever the granularity
-MISSED_LIMIT_SECONDS = 7 * 86_400  # a tick after a longer pause starts here; older holes are a backfill's
+MISSED_LIMIT_SECONDS = 7 * 86_400  # the most that a tick after a pause catches up; older holes are a backfill's
 CHUNK_SAMPLES = 4_000_000  # samples held at once while a long span is read (32 MB of values)
 CONCURRENT_WATCHES = 4
 
@@ -57,7 +57,7 @@ def scrape_windows(
 
     A watch that fails is in the report's failures and stays where it stands; SourceError when every one fails.
     """
-    ids = context.watch_ids()
+    context.watch_ids()  # registers watches that are new in the configuration
     watches = context.chosen(slugs)
     with context.store.database.read() as conn:
         states = watch_store.states(conn)
@@ -68,22 +68,21 @@ def scrape_windows(
         context.gauge("sentinel_clock_skew_seconds", skew)
         settled = now - parse_duration(context.config.settle_delay)
 
-        def read(watch: WatchConfig) -> Iterator[_Reading]:
-            state = states.get(watch.slug)
+        def read(client: PrometheusClient, watch: WatchConfig) -> Iterator[_Reading]:
+            state = states[watch.slug]
             step = watch.step_seconds
-            stands = None if state is None else state.scraped_until
-            first = max(start, end - MISSED_LIMIT_SECONDS) if mode == "tick" else start
-            if mode == "tick" and stands is not None:
-                first = max(first, stands + step) - late_steps(step) * step
+            first = start
+            if mode == "tick" and state.scraped_until is not None:
+                first = max(start, state.scraped_until + step) - late_steps(step) * step
             last = min(end, newest_step(settled, step, 0))
-            yield from read_span(client, watch, ids[watch.slug], _known(state), first, last, now)
+            yield from read_span(client, watch, state.watch_id, _known(state), first, last, now)
 
         if mode == "tick":
-            with ThreadPoolExecutor(CONCURRENT_WATCHES) as pool:
-                _commit(context, [r for readings in pool.map(lambda w: list(read(w)), watches) for r in readings], totals)
+            readings = _concurrently(context, watches, read)
+            _commit(context, readings, totals)
         else:
             for watch in watches:
-                for reading in read(watch):
+                for reading in read(client, watch):
                     _commit(context, [reading], totals)
     if watches and len(totals.failures) == len(watches):
         slug, error = next(iter(totals.failures.items()))
@@ -100,6 +99,20 @@ def scrape_windows(
         skew,
         totals.failures,
     )
+
+
+def _concurrently(
+    context: Context, watches: Sequence[WatchConfig], read: Callable[[PrometheusClient, WatchConfig], Iterator[_Reading]]
+) -> list[_Reading]:
+    """Read watches on a few threads, a client each."""
+
+    def share(own: Sequence[WatchConfig]) -> list[_Reading]:
+        with context.client() as client:
+            return [reading for watch in own for reading in read(client, watch)]
+
+    parts = [watches[k::CONCURRENT_WATCHES] for k in range(min(CONCURRENT_WATCHES, len(watches)))]
+    with ThreadPoolExecutor(max(1, len(parts))) as pool:
+        return [reading for readings in pool.map(share, parts) for reading in readings]
 
 
 def read_history(context: Context, client: PrometheusClient, watch: WatchConfig, start: int, end: int) -> None:
