@@ -69,13 +69,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    from sentinel_core.models.catalogue import names
+    from sentinel_core.models.catalogue import BUILT_INS
 
     path = Path(arguments.path)
     text = (TEMPLATES / "sentinel.toml").read_text(encoding="utf-8")
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(text.replace("{models}", ", ".join(f'"{name}"' for name in names())))
+            file.write(text.replace("{models}", ", ".join(f'"{name}"' for name in BUILT_INS)))
     except FileExistsError:
         raise ConfigError([f"{path} exists already; edit it, or remove it first"]) from None
     except OSError as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from sentinel_core.durations import format_duration, parse_duration
+from sentinel_core.errors import ConfigError
 from sentinel_core.series import LABEL_NAME, METRIC_NAME, Matcher
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _watch_problems(watch: "WatchConfig", typed: set[str]) -> list[str]:
         found.append(f"level: {watch.level} is not a share between 0 and 1; write 0.95")
     if "cron" in typed:
         found += _cron_problem(watch.cron)
-    found += _model_problems(watch, "model_params" in typed)
+    found += _model_problems(watch, valid=not found and len(typed) == len(fields(watch)))
     return found
 
 
@@ -322,17 +323,29 @@ def _duplicates(watches: Sequence[tuple[int, "WatchConfig"]]) -> Iterator[str]:
 
 
 def model_path(model_class: Any) -> str:
-    """The model as text that another process understands: a built-in's name, or `package.module:Class`."""
-    if isinstance(model_class, str):
-        return model_class
-    return f"{model_class.__module__}:{model_class.__qualname__}"
+    """The model as text that another process understands: a built-in's name, or `package.module:Class`.
+
+    >>> model_path("sentinel_core.models.arima:ARIMAModel")
+    'ARIMAModel'
+    """
+    path = model_class if isinstance(model_class, str) else f"{model_class.__module__}:{model_class.__qualname__}"
+    module, _, name = path.partition(":")
+    return name if module.split(".")[:2] == ["sentinel_core", "models"] else path
 
 
-def _model_problems(watch: "WatchConfig", params_typed: bool) -> Iterator[str]:
+def _model_problems(watch: "WatchConfig", valid: bool) -> Iterator[str]:
+    """`valid` says that the rest of the watch is, so that its model can be built."""
+    from sentinel_core.models import catalogue  # here: the configuration imports without the models
+
     if watch.model_class is None:
-        yield "model_class: required"
-    if params_typed:
-        try:
+        yield f"model_class: required; name one of {', '.join(catalogue.BUILT_INS)}, or package.module:Class"
+        return
+    try:
+        catalogue.resolve(watch.model_class)
+        if valid:
             json.dumps(dict(watch.model_params))
-        except (TypeError, ValueError) as error:
-            yield f"model_params: must be plain numbers, text, lists and tables: {error}"
+            catalogue.build(watch)
+    except ConfigError as error:
+        yield from error.problems
+    except Exception as error:  # a constructor, a person's own among them, may raise anything
+        yield f"model_params: {watch.model_params!r} cannot be used: {error}"

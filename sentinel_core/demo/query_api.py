@@ -208,6 +208,9 @@ def _unnamed(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 
 def _matching(selection: Selection) -> list[Signal]:
+    for matcher in selection.matchers:
+        if matcher.operator in ("=~", "!~"):
+            _compiled(matcher)
     return [signal for signal in signals() if all(_matches(matcher, _labels(signal)) for matcher in selection.matchers)]
 
 
@@ -215,17 +218,21 @@ def _matches(matcher: Matcher, labels: Mapping[str, str]) -> bool:
     value = labels.get(matcher.label, "")
     if matcher.operator in ("=", "!="):
         return (value == matcher.value) == (matcher.operator == "=")
+    return bool(_compiled(matcher).fullmatch(value)) == (matcher.operator == "=~")
+
+
+def _compiled(matcher: Matcher) -> re.Pattern[str]:
     try:
-        return bool(re.fullmatch(matcher.value, value)) == (matcher.operator == "=~")
+        return re.compile(matcher.value)
     except re.error as error:
         raise QueryError(400, f"parse error: {matcher}: {error}") from None
 
 
 def _over_range(function: str, signal: Signal, times: FloatArray, span: float, now: float) -> FloatArray:
-    """One value per time T from the samples in (T - span, T]; NaN where there are too few."""
+    """One value per time T from the samples in [T - span, T], as Prometheus 2; NaN where there are too few."""
     newest = math.floor(now / SCRAPE_SECONDS)
     last = np.minimum(np.floor(times / SCRAPE_SECONDS).astype(np.int64), newest)
-    first = np.maximum(np.floor((times - span) / SCRAPE_SECONDS).astype(np.int64) + 1, _oldest(now))
+    first = np.maximum(np.ceil((times - span) / SCRAPE_SECONDS).astype(np.int64), _oldest(now))
     count = np.maximum(0, last - first + 1)
     enough = count >= (2 if function == "rate" else 1)
     result = np.full(len(times), np.nan)
@@ -320,8 +327,8 @@ def _instant(node: Node, at: float, now: float) -> Any:
 
 
 def _samples(selection: Selection, at: float, now: float) -> list[dict[str, Any]]:
-    """The raw samples of a range selector, (at - span, at]."""
-    first = math.floor((at - (selection.span or 0)) / SCRAPE_SECONDS) + 1
+    """The raw samples of a range selector, [at - span, at]."""
+    first = math.ceil((at - (selection.span or 0)) / SCRAPE_SECONDS)
     times = np.arange(max(first, _oldest(now)), math.floor(min(at, now) / SCRAPE_SECONDS) + 1, dtype=np.float64)
     return [
         _matrix_row(_labels(signal), times * SCRAPE_SECONDS, signal.at(times * SCRAPE_SECONDS))

@@ -1,0 +1,72 @@
+"""What the demo watches: each built-in model, granularities from 15 s to 1 min, a counter, and a query."""
+
+from dataclasses import replace
+
+from sentinel_core.config import AuthConfig, SentinelConfig, WatchConfig
+
+WATCHES = (
+    WatchConfig(
+        metric="demo_latency_seconds",
+        model_class="ExponentialSmoothingModel",
+        granularity="15s",
+        horizon="1m",
+        lookback="5m",
+        history="1d",
+        drift_unit="scaled",
+        drift_finetune_threshold=1.5,
+        drift_retrain_threshold=3.0,
+        drift_window=20,
+        drift_cooldown="5m",
+    ),
+    WatchConfig(
+        metric="demo_cpu_ratio",
+        model_class="ARIMAModel",
+        granularity="30s",
+        horizon="5m",
+        lookback="15m",
+        history="2d",
+        drift_finetune_threshold=0.05,
+        drift_retrain_threshold=0.1,
+        drift_window=20,
+    ),
+    WatchConfig(
+        metric="demo_requests_total",
+        labels={"route": "/search"},
+        model_class="SGDRegressorModel",
+        horizon="10m",
+        drift_finetune_threshold=8.0,
+        drift_retrain_threshold=16.0,
+    ),
+    WatchConfig(
+        metric="demo_queue_depth",
+        labels={"queue": "=~mail|orders"},
+        model_class="SGDRegressorModel",
+        horizon="15m",
+        lookback="1h",
+        drift_unit="scaled",
+        drift_finetune_threshold=1.5,
+        drift_retrain_threshold=3.0,
+    ),
+    WatchConfig(
+        metric="demo_disk_used_ratio",
+        model_class="LinearTrendModel",
+        horizon="1h",
+        lookback="1h",
+        drift_finetune_threshold=0.005,
+        drift_retrain_threshold=0.02,
+    ),
+    WatchConfig(
+        query="sum(rate(demo_requests_total[1m]))",
+        name="demo_requests_per_second",
+        model_class="ExponentialSmoothingModel",
+        drift_unit="scaled",
+        drift_finetune_threshold=1.5,
+        drift_retrain_threshold=3.0,
+    ),
+)
+
+
+def demo_config(base: SentinelConfig) -> SentinelConfig:
+    """The demo's watches with the addresses of `base`; where `base` has watches of its own, in a store beside theirs."""
+    store = base.store_path / "demo" if base.watches else base.store_path
+    return replace(base, watches=WATCHES, auth=AuthConfig(), artifact_store=str(store), emit_confidence_bounds=True)
