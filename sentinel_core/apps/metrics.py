@@ -19,7 +19,6 @@ from sentinel_core.config import SentinelConfig
 from sentinel_core.emitter.exposition import (
     OPENMETRICS,
     OPENMETRICS_END,
-    PLAIN,
     ForecastRenderer,
     Section,
     accepts_gzip,
@@ -44,7 +43,7 @@ class Served:
 
     snapshot: Snapshot = field(default_factory=Snapshot)
     forecasts: Section = _EMPTY
-    state: Mapping[str, Section] = field(default_factory=lambda: {PLAIN: _EMPTY, OPENMETRICS: _EMPTY})
+    state: Mapping[str, Section] = field(default_factory=dict)  # by format, those that somebody asks for
     rendered_at: float = 0.0
     problem: str | None = None
 
@@ -65,6 +64,7 @@ class Live:
         self._now = now
         self._thread = ThreadPoolExecutor(1, "sentinel-snapshot")
         self._renderer = _renderer(config)
+        self._formats: set[str] = set()
 
     async def run(self) -> None:
         """Refresh until cancelled."""
@@ -109,8 +109,7 @@ class Live:
             forecasts = Section.of(self._renderer.render(snapshot.forecasts))
         state, rendered_at = served.state, served.rendered_at
         if snapshot.watches is not served.snapshot.watches or now - rendered_at >= STATE_SECONDS:
-            collector = SnapshotCollector(snapshot, now)
-            state = {kind: Section.of(encode(collector, kind)) for kind in (PLAIN, OPENMETRICS)}
+            state = {kind: _state(snapshot, now, kind) for kind in tuple(self._formats)}
             rendered_at = now
         self._metrics.store_up.set(problem is None)
         self._metrics.snapshot_time.set(snapshot.read_at or 0)
@@ -121,7 +120,9 @@ class Live:
         kind = content_type(request.headers.get("accept", ""))
         own = encode(self._metrics.registry, kind) + (OPENMETRICS_END if kind == OPENMETRICS else b"")
         served = self.served
-        sections = (served.forecasts, served.state[kind], Section.of(own))
+        self._formats.add(kind)
+        state = served.state.get(kind) or _state(served.snapshot, self._now(), kind)
+        sections = (served.forecasts, state, Section.of(own))
         headers = {"content-type": kind, "vary": "Accept, Accept-Encoding", "cache-control": "no-store"}
         if accepts_gzip(request.headers.get("accept-encoding", "")):
             return Response(gzip_of(sections), headers=headers | {"content-encoding": "gzip"})
@@ -131,6 +132,10 @@ class Live:
 def _same(some: Iterable[Forecasts], others: Iterable[Forecasts]) -> bool:
     """Whether two snapshots share every forecast: then the lines are the same too."""
     return all(one is other for one, other in zip_longest(some, others))
+
+
+def _state(snapshot: Snapshot, now: float, kind: str) -> Section:
+    return Section.of(encode(SnapshotCollector(snapshot, now), kind))
 
 
 def _renderer(config: SentinelConfig) -> ForecastRenderer:
