@@ -5,7 +5,6 @@ training and at prediction alike. A gap holds the last value known before it, so
 rows are never dropped from the middle of a history, `Features.usable` says which of them have a real target instead.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,6 @@ from sentinel_core.windows import FloatArray, IntArray, Window
 
 DAY_SECONDS = 86_400
 TIME_COLUMNS = ("hour_sin", "hour_cos", "weekday_sin", "weekday_cos")
-_BLOCK_BYTES = 64 * 2**20  # 10,000 series x 10,000 samples x 36 features at once would be 29 GB
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,8 @@ def feature_names(lookback_steps: int) -> tuple[str, ...]:
 def build(window: Window, lookback_steps: int) -> Features:
     """Every row of a window: R = T - lookback_steps, none where the window is shorter.
 
-    Memory is n x R x F doubles: pass the rows of `series_blocks`, one block after the other. Rows whose lags reach back
-    before a series began hold NaN and are not usable.
+    Memory is n x R x F doubles, 29 GB for 10,000 series of 10,000 samples and 36 features: pass a block of series at a
+    time. Rows whose lags reach back before a series began hold NaN and are not usable.
     """
     filled = carry_forward(window.values)
     rows = max(0, len(window.timestamps) - lookback_steps)
@@ -132,13 +130,6 @@ def carry_forward(values: FloatArray) -> FloatArray:
     filled = np.take_along_axis(values, np.maximum(newest, 0), axis=1)
     filled[newest < 0] = np.nan
     return filled
-
-
-def series_blocks(n_series: int, bytes_per_series: int) -> Iterator[slice]:
-    """Slices of series whose working memory stays near 64 MB each."""
-    size = max(1, _BLOCK_BYTES // max(1, bytes_per_series))
-    for start in range(0, n_series, size):
-        yield slice(start, min(start + size, n_series))
 
 
 def _window_sums(values: FloatArray, width: int) -> FloatArray:

@@ -97,14 +97,6 @@ def test_lags_are_a_view() -> None:
     assert features.lags(values, 4)[0, 1].tolist() == [1.0, 2.0, 3.0, 4.0]
 
 
-def test_blocks_cover_every_series_once_and_stay_small() -> None:
-    """Blocks of series are contiguous, complete and bounded by memory; one series is the least."""
-    blocks = list(features.series_blocks(1_000, 2**20))
-    assert [row for block in blocks for row in range(block.start, block.stop)] == list(range(1_000))
-    assert max(block.stop - block.start for block in blocks) <= 64
-    assert len(list(features.series_blocks(3, 2**40))) == 3
-
-
 def test_inputs_stay_as_they_were() -> None:
     """Building features writes nothing into the window."""
     values = np.random.default_rng(2).normal(size=(2, 30))
