@@ -7,10 +7,9 @@ the store cannot be read, the last snapshot goes on being served, and its age is
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from dataclasses import dataclass, field
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -65,6 +64,7 @@ class Live:
         self._thread = ThreadPoolExecutor(1, "sentinel-snapshot")
         self._renderer = _renderer(config)
         self._formats: set[str] = set()
+        self._rendered: tuple[Forecasts, ...] | None = None
 
     async def run(self) -> None:
         """Refresh until cancelled."""
@@ -82,7 +82,7 @@ class Live:
         def configure() -> None:
             self._loader.configure(config)
             self._renderer = _renderer(config)
-            self.served = replace(self.served, snapshot=Snapshot())  # nothing rendered for the old one is kept
+            self._rendered = None
             self._refresh()
 
         await self._on_thread(configure)
@@ -104,9 +104,10 @@ class Live:
                 logger.exception("the store could not be read")
             snapshot, problem = self.served.snapshot, str(error) or type(error).__name__
         served = self.served
-        forecasts = served.forecasts
-        if not _same(snapshot.forecasts, served.snapshot.forecasts):
-            forecasts = Section.of(self._renderer.render(snapshot.forecasts))
+        forecasts, blocks = served.forecasts, tuple(snapshot.forecasts)
+        if self._rendered is None or not _same(blocks, self._rendered):
+            forecasts = Section.of(self._renderer.render(blocks))
+            self._rendered = blocks
         state, rendered_at = served.state, served.rendered_at
         if snapshot.watches is not served.snapshot.watches or now - rendered_at >= STATE_SECONDS:
             state = {kind: _state(snapshot, now, kind) for kind in tuple(self._formats)}
@@ -129,9 +130,9 @@ class Live:
         return Response(plain(sections), headers=headers)
 
 
-def _same(some: Iterable[Forecasts], others: Iterable[Forecasts]) -> bool:
+def _same(some: Sequence[Forecasts], others: Sequence[Forecasts]) -> bool:
     """Whether two snapshots share every forecast: then the lines are the same too."""
-    return all(one is other for one, other in zip_longest(some, others))
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
 
 
 def _state(snapshot: Snapshot, now: float, kind: str) -> Section:

@@ -13,8 +13,8 @@ from sentinel_core.errors import StoreError
 from sentinel_core.series import Series
 from tests.emitter.fleet import NOW, Fleet, Issue, many
 
-REQUESTS = WatchConfig(metric="requests", model_class="holt")
-MEMORY = WatchConfig(metric="memory", model_class="holt", granularity="5m", horizon="10m")
+REQUESTS = WatchConfig(metric="requests", model_class="LinearTrendModel")
+MEMORY = WatchConfig(metric="memory", model_class="LinearTrendModel", granularity="5m", horizon="10m")
 Opener = Callable[..., Fleet]
 
 
@@ -152,7 +152,7 @@ def test_a_watch_that_left_the_configuration_is_not_shown(open_fleet: Opener) ->
 
 def test_a_series_of_two_watches_is_shown_once(open_fleet: Opener) -> None:
     """Where watches with one horizon overlap, the first in the configuration shows the series; the rest is counted."""
-    first = WatchConfig(metric="requests", labels={"job": "api"}, model_class="holt")
+    first = WatchConfig(metric="requests", labels={"job": "api"}, model_class="LinearTrendModel")
     fleet = open_fleet(first, REQUESTS)
     api, web = (Series.of("requests", {"job": job}) for job in ("api", "web"))
     fleet.live(first, [api])
@@ -166,7 +166,7 @@ def test_a_series_of_two_watches_is_shown_once(open_fleet: Opener) -> None:
 
 def test_a_series_with_two_horizons_is_shown_twice(open_fleet: Opener) -> None:
     """Watches that differ in their horizon do not collide."""
-    far = WatchConfig(metric="requests", model_class="holt", horizon="10m")
+    far = WatchConfig(metric="requests", model_class="LinearTrendModel", horizon="10m")
     fleet = open_fleet(REQUESTS, far)
     series = many("requests", 1)
     fleet.live(REQUESTS, series)
