@@ -296,7 +296,8 @@ class SegmentStore:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text or "Disk quota" in text:
             return StoreError(f"no space left on {self.folder.url}: free space or move artifact_store (data_url)")
         if isinstance(error, OSError | duckdb.Error):
-            return StoreError(f"{self.folder.url} refuses: {text}; check its permissions and its disk")
+            reason = text.split("\n")[0]  # DuckDB adds the query, with every path in it
+            return StoreError(f"{self.folder.url} refuses: {reason}; check its permissions and its disk")
         return error
 
 
