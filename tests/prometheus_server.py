@@ -31,6 +31,7 @@ class History:
     shop_load{instance,job,zone}        gauge, each minute: daily season and noise; no series has samples in `hole`
     shop_requests_total{instance,code}  counter, each minute: daily season, a restart every six hours
     shop_fast{shard}                    gauge, every 15 s, 3 s after the grid; the last two hours
+    shop_mixed{job}                     gauge: one job every 15 s, another each minute; the last hour
     shop_slow{shard}                    gauge, every 5 min; the last day
     shop_sessions{pod}                  gauge, each minute: a new pod every six hours
     shop_odd{kind}                      gauge: NaN, +Inf, -Inf, and a finite one beside them; the last hour
@@ -94,6 +95,9 @@ class History:
         file.write("# TYPE shop_fast gauge\n")
         for shard in range(2):
             family("shop_fast", f'shard="{shard}"', range(end - 2 * HOUR + 3, end, 15))
+        file.write("# TYPE shop_mixed gauge\n")
+        for seconds in (15, 60):
+            family("shop_mixed", f'job="every-{seconds}"', range(end - HOUR, end + 1, seconds))
         file.write("# TYPE shop_slow gauge\n")
         for shard in range(2):
             family("shop_slow", f'shard="{shard}"', range(end - DAY, end + 1, 5 * MINUTE))

@@ -174,12 +174,19 @@ def _kind(client: PrometheusClient, metric: str) -> Kind:
 
 
 def _scrape_interval(client: PrometheusClient, metric: str, selector: str, now: float) -> float | None:
-    """Median spacing of the samples of the most often scraped series, seconds; None without three samples in a day."""
+    """Median spacing of the samples of the most rarely scraped series, seconds; None without three samples in a day.
+
+    Of the most rarely: two jobs may expose one metric, and a rate must find two samples in the slower one too.
+    """
     for span in MEASURED_SPANS:
-        busiest = client.query(f"topk(1, count_over_time({selector}[{span}]))", now)
-        if not busiest or busiest[0][1] < 3:
+        counted = [
+            (count, sorted((k, v) for k, v in labels.items() if LABEL_NAME.fullmatch(k)))
+            for labels, count in client.query(f"count_over_time({selector}[{span}])", now)
+            if count >= 3
+        ]
+        if not counted:
             continue
-        labels = sorted((k, v) for k, v in busiest[0][0].items() if LABEL_NAME.fullmatch(k))
+        _, labels = min(counted)
         times = max(client.sample_times(f"{format_selector(metric, labels)}[{span}]", now), key=len)
         interval = float(np.median(np.diff(times)))
         whole = round(interval)

@@ -252,8 +252,8 @@ def test_prometheus_own_words_reach_people(prometheus: PrometheusServer, query: 
 
 
 def test_the_scrape_interval_is_measured(prometheus: PrometheusServer) -> None:
-    """From raw samples: 15 s, a minute, five minutes; nothing for a day leaves the step."""
-    expected = {"shop_fast": 15.0, "shop_load": 60.0, "shop_slow": 300.0, "shop_lod": 60.0}
+    """From raw samples: 15 s, a minute, the slower of two jobs, five minutes; nothing for a day leaves the step."""
+    expected = {"shop_fast": 15.0, "shop_load": 60.0, "shop_mixed": 60.0, "shop_slow": 300.0, "shop_lod": 60.0}
     with PrometheusClient(prometheus.url) as client:
         measured = {
             metric: source_facts(client, WatchConfig(metric=metric), prometheus.history.end).scrape_interval

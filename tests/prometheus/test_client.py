@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 import httpx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel_core.errors import ConfigError, PermanentSourceError, SourceError, TransientSourceError
@@ -179,7 +179,6 @@ def test_requests_are_plain_forms_below_the_prefix() -> None:
     series=st.integers(0, 500),
     points=st.integers(1, 50),
 )
-@settings(deadline=None)  # hundreds of requests in the worst case
 def test_every_grid_point_is_asked_exactly_once(start: int, length: int, step: int, series: int, points: int) -> None:
     """Whatever the span, the chunks cover the grid without overlap, aligned, within points and samples per request."""
     asked: list[int] = []
