@@ -1,8 +1,10 @@
 """The documented example of a person's own model: it must run as it stands, by hand and in the engine."""
 
+import dataclasses
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from sentinel_core import features
 from sentinel_core.config import WatchConfig
-from sentinel_core.models import BatchModel, catalogue
+from sentinel_core.models import BatchModel, catalogue, conformance
 from sentinel_core.windows import Window
 
 
@@ -54,3 +56,19 @@ def test_the_example_in_the_engine(watch: WatchConfig) -> None:
     model.fit_window(window.columns(slice(0, 80)))
     forecast = model.predict_window(window.columns(slice(0, 90)), 6)
     np.testing.assert_allclose(forecast, window.values[:, 90:96], rtol=1e-9, atol=1e-7)
+
+
+def test_the_example_conforms(watch: WatchConfig) -> None:
+    """The example passes the suite that a person is told to run."""
+    conformance.check_model(importlib.import_module("seasonal_naive").SeasonalNaive, season="10m")
+
+
+# The example repeats its season whatever the level is now, so it cannot start from a level it has never seen.
+SUITE = [check for check in conformance.BATCH_CHECKS if check is not conformance.predicts_from_now]
+
+
+@pytest.mark.parametrize("check", SUITE, ids=lambda check: str(check.__name__))
+def test_a_wrapped_model_conforms(watch: WatchConfig, check: Callable[[Any], None]) -> None:
+    """The adapter makes of five methods a model like the engine's own."""
+    minutes = dataclasses.replace(watch, granularity="1m", horizon="5m", lookback="10m", model_params={"season": "10m"})
+    check(lambda: catalogue.build(minutes))
