@@ -108,7 +108,10 @@ class PrometheusClient:
 
     def now(self) -> float:
         """Prometheus' own clock, unix seconds."""
-        return self.query("time()")[0][1]
+        answer = self.query("time()")
+        if not answer:
+            self._permanent("answers time() with nothing; is it a Prometheus?")
+        return answer[0][1]
 
     def query(self, expression: str, at: float | None = None) -> list[tuple[Labels, float]]:
         """Evaluate at one time (None: Prometheus' now); a scalar comes as one value without labels."""
@@ -192,7 +195,7 @@ class PrometheusClient:
             self._refuse(status, location, body)
         try:
             return decode(body)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:  # whole, but of no shape we know
             self._permanent(f"answers {endpoint} with {error}")
         except msgspec.DecodeError:
             if body.lstrip()[:1] == b"{":
@@ -236,7 +239,7 @@ class PrometheusClient:
         try:
             failure = _ERROR.decode(body)
             words, kind = failure.error, failure.errorType
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             words, kind = body[:MAX_ERROR_TEXT].decode(errors="replace").strip(), ""
         said = f"{status}: {words[:MAX_ERROR_TEXT]}" if words else str(status)
         if status == 429 or status >= 500 or kind in _OVERLOAD:
@@ -246,10 +249,9 @@ class PrometheusClient:
                 f"refuses our credentials ({said}); set auth.bearer_token_env, or auth.username and password_env"
             )
         if 300 <= status < 400:
-            target = (
-                httpx.URL(location).copy_with(username=None, password=None, query=None) if location else "elsewhere"
+            self._permanent(
+                f"redirects to {_shown(location)}, which is not followed; write the final address as prometheus_url"
             )
-            self._permanent(f"redirects to {target}, which is not followed; write the final address as prometheus_url")
         if status in (404, 405):
             self._permanent(f"has no query API there ({said}); is a path prefix missing in prometheus_url?")
         self._permanent(f"answers {said}")
@@ -278,6 +280,14 @@ def _parse_url(url: str) -> httpx.URL:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(["prometheus_url: not an http:// or https:// address; write http://host:9090"])
     return parsed
+
+
+def _shown(location: str) -> str:
+    """Where a redirect leads, without what may be secret in it."""
+    try:
+        return str(httpx.URL(location).copy_with(username=None, password=None, query=None)) or "elsewhere"
+    except httpx.InvalidURL:
+        return "elsewhere"
 
 
 def _certificate_error(error: BaseException) -> str | None:
