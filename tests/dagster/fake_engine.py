@@ -24,8 +24,8 @@ PNG = bytes.fromhex("89504e470d0a1a0a")
 
 
 def watch(metric: str, **settings: Any) -> WatchConfig:
-    """A watch of the built-in Holt model."""
-    return WatchConfig(metric=metric, model_class="holt", **settings)
+    """A watch of a built-in model."""
+    return WatchConfig(metric=metric, model_class="ExponentialSmoothingModel", **settings)
 
 
 @dataclass

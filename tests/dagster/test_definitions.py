@@ -66,7 +66,11 @@ def test_lineage_has_no_circle_and_ends_in_drift(defs: dg.Definitions) -> None:
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [("[[watches]]\nmetrik = 'up'\nmodel_class = 'holt'\n", "metrik"), ("prometheus_url = ", "TOML"), ("", "no watch")],
+    [
+        ("[[watches]]\nmetrik = 'up'\nmodel_class = 'LinearTrendModel'\n", "metrik"),
+        ("prometheus_url = ", "TOML"),
+        ("", "no watch"),
+    ],
 )
 def test_a_wrong_configuration_loads_and_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, problem: str

@@ -45,7 +45,13 @@ def config(own_prometheus: PrometheusServer, tmp_path: Path) -> SentinelConfig:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    quick = {"model_class": "holt", "granularity": "5s", "horizon": "10s", "lookback": "20s", "history": "10m"}
+    quick: dict[str, Any] = {
+        "model_class": "ExponentialSmoothingModel",
+        "granularity": "5s",
+        "horizon": "10s",
+        "lookback": "20s",
+        "history": "10m",
+    }
     return SentinelConfig(
         prometheus_url=own_prometheus.url,
         artifact_store=str(tmp_path / "store"),
