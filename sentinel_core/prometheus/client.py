@@ -223,7 +223,12 @@ class PrometheusClient:
                     if time.monotonic() > ends:  # httpx's timeout is for each read: a dripping answer never meets it
                         raise httpx.ReadTimeout("the answer as a whole took too long")
                 headers = response.headers
-                return response.status_code, headers.get("content-type", ""), headers.get("location", ""), bytes(body)
+                return (
+                    response.status_code,
+                    headers.get("content-type", ""),
+                    headers.get("location", "elsewhere"),
+                    bytes(body),
+                )
         except httpx.TimeoutException:
             raise self._transient(
                 f"did not answer {endpoint} within {seconds:g} s; raise scrape_timeout if it is slow"
@@ -249,9 +254,8 @@ class PrometheusClient:
                 f"refuses our credentials ({said}); set auth.bearer_token_env, or auth.username and password_env"
             )
         if 300 <= status < 400:
-            self._permanent(
-                f"redirects to {_shown(location)}, which is not followed; write the final address as prometheus_url"
-            )
+            target = httpx.URL(location).copy_with(username=None, password=None, query=None)
+            self._permanent(f"redirects to {target}, which is not followed; write the final address as prometheus_url")
         if status in (404, 405):
             self._permanent(f"has no query API there ({said}); is a path prefix missing in prometheus_url?")
         self._permanent(f"answers {said}")
@@ -280,14 +284,6 @@ def _parse_url(url: str) -> httpx.URL:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(["prometheus_url: not an http:// or https:// address; write http://host:9090"])
     return parsed
-
-
-def _shown(location: str) -> str:
-    """Where a redirect leads, without what may be secret in it."""
-    try:
-        return str(httpx.URL(location).copy_with(username=None, password=None, query=None)) or "elsewhere"
-    except httpx.InvalidURL:
-        return "elsewhere"
 
 
 def _certificate_error(error: BaseException) -> str | None:
