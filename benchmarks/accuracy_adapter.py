@@ -53,7 +53,7 @@ def forecast(
     end_time: Any = 0,
     **model_params: Any,
 ) -> Answer:
-    """Fit a model of the class on the history and forecast from its end; no levels, no bands (and a third of the time)."""
+    """Fit a model of the class on the history and forecast from its end; without levels no bands, at half the cost."""
     history = np.asarray(history, np.float64)
     step = max(1, round(float(step_seconds)))
     ends = np.broadcast_to(np.asarray(end_time, np.int64), (len(history),))

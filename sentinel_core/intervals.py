@@ -41,7 +41,8 @@ def offsets(errors: FloatArray, level: float) -> FloatArray:
         fleet = _fleet_quantiles(errors[:, :, columns], tails)
         for start in range(0, n, size := max(1, BLOCK_FLOATS // (origins * len(columns)))):
             rows = slice(start, start + size)
-            own = _own_quantiles(errors[rows][:, :, columns] / scale[rows, None][:, :, columns], counts[rows], tails)
+            size_of = np.where(scale > 0, scale, 1.0)[rows, None][:, :, columns]
+            own = _own_quantiles(errors[rows][:, :, columns] / size_of, counts[rows], tails)
             trust = np.where(counts[rows] > 2, counts[rows] / (counts[rows] + FEW_ORIGINS), 0.0)[:, None]
             units[rows, k] = trust * own + (1 - trust) * fleet
     result: FloatArray = between_knots(units, at, np.arange(1, leads + 1)[None]) * scale[:, :, None]
@@ -58,7 +59,7 @@ def coverage(errors: FloatArray, offsets: FloatArray) -> float:
 
 
 def _scale(errors: FloatArray) -> tuple[FloatArray, IntArray]:
-    """Typical size of a residual [n, leads], smooth and rising with the lead; and each series' number of origins [n]."""
+    """Typical size of a residual [n, leads], smooth and rising with the lead; and each series' origins [n]."""
     known = np.isfinite(errors)
     size = np.where(known, np.abs(errors), 0.0).sum(axis=1)
     count = known.sum(axis=1)
@@ -114,7 +115,8 @@ def _fleet_quantiles(errors: FloatArray, tails: tuple[float, float]) -> FloatArr
         return assumed
     trust = usable.any(axis=2).sum() / (usable.any(axis=2).sum() + FEW_ORIGINS)
     found: FloatArray = np.quantile(units[:: 1 + len(units) // FLEET_VALUES], tails)
-    return trust * found + (1 - trust) * assumed
+    blended: FloatArray = trust * found + (1 - trust) * assumed
+    return blended
 
 
 def _normal_quantile(tail: float, origins: int) -> float:

@@ -2,8 +2,8 @@
 
 A level and a trend per series and parameter set follow the samples (Gardner and McKenzie, 1985). The smoothing of the
 level is the Kalman gain of a level that wanders: it starts at 1, settles at the set's alpha, and rises again after a
-gap or when the newest context is long after what was learnt. While a history is read, every set forecasts from every few
-samples, and its mean absolute error at a knot of leads decides what it weighs there.
+gap or when the newest context is long after what was learnt. While a history is read, every set forecasts from every
+few samples, and its mean absolute error at a knot of leads decides what it weighs there.
 """
 
 from typing import Self
@@ -161,7 +161,7 @@ class _States:
         step = int(timestamps[1] - timestamps[0]) if len(timestamps) > 1 else 1
         if len(timestamps):
             # columns up to the one at which learning ended are in the state already
-            known = (start["time"] != NEVER) & (start["time"] < timestamps[-1])
+            known = (start["time"] != NEVER) & (start["time"] <= timestamps[-1])
             behind = (start["time"] - timestamps[0]) // step
             if known.any():
                 self.level[:, known] = start["level"][known].T

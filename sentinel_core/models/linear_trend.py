@@ -16,6 +16,7 @@ from sentinel_core.models.five_methods import FiveMethods
 from sentinel_core.windows import FloatArray, Window
 
 SURE_SLOPE = 4.0  # a slope whose squared t value is below this is noise and counts as level
+LARGEST_ALIKE = 0.98  # beyond, neighbouring deviations are taken for a wandering level: fifty count as one
 STAY = (0.0, 0.0)  # before anything is learnt, a deviation stays where it is
 
 
@@ -73,7 +74,7 @@ class LinearTrendModel(FiveMethods):
         """Parameters of a block of series.
 
         level, slope [n]: the line at `time` [n], unix seconds, and per step, in the metric's own unit
-        line [n, 8]: sums of weight, t, t^2, v, tv, v^2, and of deviations r_t^2 and r_t r_(t-1)
+        line [n, 6]: sums of weight, t, t^2, v, tv, v^2; alike [n]: correlation of neighbouring deviations
         sums [n, knots, 3, 3]: normal equations of the way back; both in units of `scale` [n] around `centre` [n]
         """
         values = window.values
@@ -90,9 +91,11 @@ class LinearTrendModel(FiveMethods):
             faded = kept[:, None, None, None] * old["sums"]
         slope, middle_t, middle_v, spread = _least_squares(line)
         deviation = z - (middle_v[:, None] + slope[:, None] * (t - middle_t[:, None]))
-        line[:, 6] += _dot(deviation[:, first_new:], deviation[:, first_new:])
-        line[:, 7] += _dot(deviation[:, max(first_new, 1) :], deviation[:, max(first_new, 1) - 1 : -1])
-        slope = slope * _certainty(line, slope, spread)
+        recent = deviation if old is None else deviation[:, -int(rows.MEMORY * max(new_steps, self.lookback_steps)) :]
+        alike = _dot(recent[:, 1:], recent[:, :-1]) / np.maximum(_dot(recent, recent), np.finfo(float).tiny)
+        if old is not None:  # a few samples say nothing about it
+            alike = np.where(np.isfinite(recent).sum(axis=1) > self.lookback_steps, alike, old["alike"])
+        slope = slope * _certainty(line, slope, spread, alike)
         level = middle_v - slope * middle_t
         deviation = z - (level[:, None] + slope[:, None] * t)
         mean = rows.trailing_mean(deviation, self.lookback_steps)
@@ -109,6 +112,7 @@ class LinearTrendModel(FiveMethods):
             "level": centre + scale * level,
             "slope": scale * slope,
             "line": line,
+            "alike": alike,
             "sums": sums,
             "shares": shares,
         }
@@ -130,13 +134,12 @@ def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
 def _line_sums(z: FloatArray, t: FloatArray) -> FloatArray:
     known = np.isfinite(z)
     v, w = np.where(known, z, 0.0), known.astype(np.float64)
-    none = np.zeros(len(z))
-    return np.stack([w.sum(axis=1), w @ t, w @ (t * t), v.sum(axis=1), v @ t, (v * v).sum(axis=1), none, none], axis=1)
+    return np.stack([w.sum(axis=1), w @ t, w @ (t * t), v.sum(axis=1), v @ t, (v * v).sum(axis=1)], axis=1)
 
 
 def _moved(sums: FloatArray, steps: FloatArray) -> FloatArray:
     """The same sums with time counted from `steps` [n] later."""
-    w, t, tt, v, tv = sums[:, :5].T
+    w, t, tt, v, tv, _ = sums.T
     moved = sums.copy()
     moved[:, 1] = t - steps * w
     moved[:, 2] = tt - 2 * steps * t + steps**2 * w
@@ -146,7 +149,7 @@ def _moved(sums: FloatArray, steps: FloatArray) -> FloatArray:
 
 def _least_squares(sums: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Slope, the line's middle (time and value), and the spread of times; two samples are no slope."""
-    w, t, tt, v, tv = sums[:, :5].T
+    w, t, tt, v, tv, _ = sums.T
     count = np.maximum(w, 1.0)
     middle_t, middle_v = t / count, v / count
     spread = np.where(w > 2, tt - t * middle_t, 0.0)
@@ -154,13 +157,14 @@ def _least_squares(sums: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray
     return slope, middle_t, middle_v, spread
 
 
-def _certainty(sums: FloatArray, slope: FloatArray, spread: FloatArray) -> FloatArray:
-    """The share of a slope that its noise lets us believe, in [0, 1]; exactly 1 where there is no noise.
+def _certainty(sums: FloatArray, slope: FloatArray, spread: FloatArray, alike: FloatArray) -> FloatArray:
+    """The share of a slope that its noise lets us believe, in [0, 1]; 1 where there is no noise.
 
     Neighbouring deviations are alike, so they count for fewer: the variance is inflated by (1 + r) / (1 - r).
     """
-    noise, alike = sums[:, 6], sums[:, 7]
-    r = np.clip(alike / np.where(noise > 0, noise, 1.0), 0.0, 0.999)
-    variance = noise / np.maximum(sums[:, 0] - 2, 1.0) * (1 + r) / (1 - r)
+    w, _, _, v, _, vv = sums.T
     signal = slope**2 * spread
+    noise = np.maximum(vv - v * v / np.maximum(w, 1.0) - signal, 0.0)
+    r = np.clip(alike, 0.0, LARGEST_ALIKE)
+    variance = noise / np.maximum(w - 2, 1.0) * (1 + r) / (1 - r)
     return np.where(signal > 0, np.maximum(0.0, 1 - SURE_SLOPE * variance / np.where(signal > 0, signal, 1.0)), 0.0)

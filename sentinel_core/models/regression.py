@@ -39,8 +39,8 @@ def ridge(gram: FloatArray, prior: FloatArray, pull: FloatArray) -> FloatArray:
     """Coefficients [n, m] of least squares, drawn towards `prior` [n, m] by `pull` [n] > 0."""
     m = prior.shape[1]
     pulled = gram[:, :m, :m] + pull[:, None, None] * np.eye(m)
-    solved: FloatArray = np.linalg.solve(pulled, (gram[:, :m, m] + pull[:, None] * prior)[..., None])[..., 0]
-    return solved
+    wanted = gram[:, :m, m] + pull[:, None] * prior
+    return np.asarray(np.linalg.solve(pulled, wanted[..., None])[..., 0], np.float64)
 
 
 def residuals(columns: Sequence[FloatArray], target: FloatArray, coefficients: FloatArray) -> FloatArray:

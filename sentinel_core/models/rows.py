@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sentinel_core.windows import FloatArray, IntArray, Window
 
 BLOCK_FLOATS = 1 << 18  # of one temporary array; a dozen are alive at once, and larger ones leave the caches
-MEMORY = 4.0  # a finetune forgets until what was learnt before weighs at most this many times what is new
+MEMORY = 2.0  # a finetune forgets until what was learnt before weighs at most this many times what is new
 
 
 Parameters = dict[str, NDArray[Any]]

@@ -1,0 +1,114 @@
+"""Bounds hold what they promise, on residuals whose distribution is known."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from sentinel_core import intervals
+
+LEADS = 12
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.normal(size=shape)
+
+
+def heavy(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.standard_t(4, size=shape)
+
+
+def skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.exponential(size=shape) - 1
+
+
+def residuals(draw: Callable[..., np.ndarray], rng: np.random.Generator, scale: np.ndarray, origins: int) -> np.ndarray:
+    """Residuals that grow with the lead as a random walk's do, each series on its own scale."""
+    return scale[:, None, None] * np.cumsum(draw(rng, (len(scale), origins, LEADS)), axis=2)
+
+
+@pytest.mark.parametrize("draw", [normal, heavy, skewed])
+@pytest.mark.parametrize("level", [0.8, 0.95])
+@pytest.mark.parametrize(("series", "origins"), [(1, 48), (1, 8), (30, 3), (30, 8), (30, 48), (200, 200)])
+def test_coverage(series: int, origins: int, level: float, draw: Callable[..., np.ndarray]) -> None:
+    """Fresh residuals fall inside as often as the level says: 95 % within 2.5 points, 80 % within 4.
+
+    Eight origins of a single series are too few for that: there the bounds hold within 5 points.
+    """
+    rng = np.random.default_rng(7)
+    inside = []
+    for _ in range(max(1, 300 // series)):
+        scale = np.exp(2 * rng.normal(size=series))
+        offsets = intervals.offsets(residuals(draw, rng, scale, origins), level)
+        inside.append(intervals.coverage(residuals(draw, rng, scale, 100), offsets))
+    tolerance = 0.05 if series == 1 and origins < 20 else 0.025 if level == 0.95 else 0.04
+    assert np.mean(inside) == pytest.approx(level, abs=tolerance)
+
+
+def test_every_lead_is_covered_alike() -> None:
+    """Coverage does not hide a lead that is too narrow behind one that is too wide."""
+    rng = np.random.default_rng(1)
+    scale = np.ones(100)
+    offsets = intervals.offsets(residuals(normal, rng, scale, 100), 0.95)
+    fresh = residuals(normal, rng, scale, 200)
+    per_lead = [intervals.coverage(fresh[:, :, k : k + 1], offsets[:, k : k + 1]) for k in range(LEADS)]
+    assert min(per_lead) > 0.93
+    assert max(per_lead) < 0.975
+
+
+def test_width_rises_with_the_lead() -> None:
+    """The scale of a residual never falls with the lead, so the bounds open (but for the odd quantile)."""
+    rng = np.random.default_rng(2)
+    width = np.ptp(intervals.offsets(residuals(heavy, rng, np.ones(50), 24), 0.95), axis=2)
+    assert np.all(width[:, -1] > 1.5 * width[:, 0])
+    assert np.mean(np.diff(width, axis=1) >= 0) > 0.85
+
+
+def test_bounds_scale_with_the_series() -> None:
+    """A series in other units has the same bounds in those units, from 1e-9 to 1e12."""
+    errors = residuals(normal, np.random.default_rng(3), np.ones(1), 20)
+    one = intervals.offsets(errors, 0.9)
+    for scale in (1e-9, 1e12):
+        np.testing.assert_allclose(intervals.offsets(scale * errors, 0.9), scale * one, rtol=1e-9)
+
+
+def test_gaps_do_not_count() -> None:
+    """Unknown residuals leave the bounds to the known ones."""
+    rng = np.random.default_rng(4)
+    errors = residuals(normal, rng, np.ones(40), 60)
+    holes = np.where(rng.random(errors.shape) < 0.3, np.nan, errors)
+    np.testing.assert_allclose(intervals.offsets(holes, 0.9), intervals.offsets(errors, 0.9), atol=2.5)
+
+
+def test_nothing_known_is_no_width() -> None:
+    """Without residuals, and with residuals of 0, the offsets are 0."""
+    empty = np.full((2, 5, 3), np.nan)
+    empty[1] = 0.0
+    np.testing.assert_array_equal(intervals.offsets(empty, 0.95), np.zeros((2, 3, 2)))
+    np.testing.assert_array_equal(intervals.offsets(np.empty((2, 0, 3)), 0.95), np.zeros((2, 3, 2)))
+    assert np.isnan(intervals.coverage(empty[:1], np.zeros((1, 3, 2))))
+
+
+def test_a_single_origin_gives_bounds() -> None:
+    """The shortest history that can be trained on has one origin: its bounds are finite and have a width."""
+    offsets = intervals.offsets(residuals(normal, np.random.default_rng(5), np.ones(3), 1), 0.95)
+    assert np.isfinite(offsets).all()
+    assert np.all(offsets[:, :, 0] < offsets[:, :, 1])
+
+
+def test_quantiles_agree_with_a_loop() -> None:
+    """A series' own quantiles are numpy's at the widened rank, series by series, over what is known."""
+    rng = np.random.default_rng(6)
+    units = rng.normal(size=(5, 30, 4))
+    units[rng.random(units.shape) < 0.2] = np.nan
+    found = intervals._own_quantiles(units, np.full(5, 30), (0.1, 0.9))
+    for row in range(5):
+        known = units[row][np.isfinite(units[row])]
+        np.testing.assert_allclose(found[row], np.quantile(known, [1 - 0.9 * 31 / 30, 0.9 * 31 / 30]))
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95.0])
+def test_a_level_is_a_share(level: float) -> None:
+    """A level outside (0, 1) is refused with an example."""
+    with pytest.raises(ValueError, match=r"such as 0\.95"):
+        intervals.offsets(np.zeros((1, 1, 1)), level)
