@@ -69,7 +69,7 @@ def run() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # the answers' own making is in it
     slow = json_seconds(SERIES // SLICE, times, points) * SLICE
     print(
-        f"decode of {SERIES} x {POINTS}: {seconds:.2f} CPU s, peak {peak:.0f} MB (limits {LIMIT_SECONDS} s, {LIMIT_MB} MB)"
+        f"decode of {SERIES} x {POINTS}: {seconds:.2f} CPU s (limit {LIMIT_SECONDS}), peak {peak:.0f} MB ({LIMIT_MB})"
     )
     print(f"json.loads: {slow:.1f} s, scaled from a tenth of the series; ratio {slow / seconds:.1f}")
     if seconds > LIMIT_SECONDS or peak > LIMIT_MB:
