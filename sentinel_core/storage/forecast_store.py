@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sentinel_core.storage.parquet import Columns
 from sentinel_core.storage.segments import DATASETS, Pending, Segment
 from sentinel_core.storage.store import Store
-from sentinel_core.windows import IntArray
+from sentinel_core.windows import IntArray, unique
 
 FORECAST_COLUMNS = tuple(DATASETS["forecasts"])
 SCORE_COLUMNS = tuple(DATASETS["scores"])
@@ -131,7 +131,7 @@ def _has_repeats(columns: Mapping[str, NDArray[Any]], key: Sequence[str]) -> boo
         for name in key:
             mixed = (mixed ^ columns[name].astype(np.int64)) * _MIX
             mixed ^= mixed >> 31
-    return len(np.unique(mixed)) < len(mixed)
+    return len(unique(mixed)) < len(mixed)
 
 
 def _write(
@@ -144,7 +144,7 @@ def _write(
 ) -> Pending:
     now = time.time() if now is None else now
     pendings = []
-    for day in np.unique(days):
+    for day in unique(days):
         rows = days == day
         part = {name: np.asarray(column)[rows] for name, column in columns.items()}
         pendings.append(write_sorted(store, dataset, step_seconds, newest_of_each(part, KEYS[dataset]), now))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sentinel_core.errors import StoreError
 from sentinel_core.storage.segments import Pending, Segment
 from sentinel_core.storage.store import Store
-from sentinel_core.windows import FloatArray, IntArray, Window, grid
+from sentinel_core.windows import FloatArray, IntArray, Window, grid, unique
 
 DATASET = "windows"
 DAY_SECONDS = 86_400
@@ -92,8 +92,8 @@ def series_in(store: Store, segments: Sequence[Segment]) -> IntArray:
     for batch in _batches(segments):  # one row of each series in a rectangle tells enough
         firsts = sorted({segment.t0 for segment in batch})
         read = store.segments.read(batch, ["fp"], f"ts in ({', '.join(map(str, firsts))})")
-        found.append(np.unique(read["fp"]))
-    return np.unique(np.concatenate(found))
+        found.append(unique(read["fp"]))
+    return unique(np.concatenate(found))
 
 
 def _lay_matrix(store: Store, segment: Segment, window: Window) -> None:
@@ -170,7 +170,7 @@ def _united(windows: Sequence[Window]) -> Window:
     """Many windows of one span as one; later ones win where they have a sample."""
     if len(windows) == 1:
         return windows[0]
-    fingerprints = np.unique(np.concatenate([window.fingerprints for window in windows]))
+    fingerprints = unique(np.concatenate([window.fingerprints for window in windows]))
     values: FloatArray = np.full((len(fingerprints), len(windows[0].timestamps)), np.nan)
     for window in windows:
         rows = np.searchsorted(fingerprints, window.fingerprints)
