@@ -190,16 +190,17 @@ class PrometheusServer:
 
     def pause(self) -> None:
         """Freeze it: connections are accepted, nothing is answered."""
-        self._signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self._signal(signal.SIGSTOP), os.WSTOPPED)  # it may answer until the signal has arrived
 
     def resume(self) -> None:
         """Thaw it."""
         self._signal(signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals) -> int:
         if self._process is None:
             raise RuntimeError("prometheus is not running")
         self._process.send_signal(number)
+        return self._process.pid
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
