@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
 STATE_SECONDS = 5.0  # the ages among the self-metrics move even when the store does not
-_EMPTY = Section.of(b"")
+_EMPTY = Section.of()
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Live:
         served = self.served
         forecasts, blocks = served.forecasts, tuple(snapshot.forecasts)
         if self._rendered is None or not _same(blocks, self._rendered):
-            forecasts = Section.of(self._renderer.render(blocks))
+            forecasts = Section.of(*self._renderer.render(blocks))
             self._rendered = blocks
         state, rendered_at = served.state, served.rendered_at
         if snapshot.watches is not served.snapshot.watches or now - rendered_at >= STATE_SECONDS:

@@ -176,7 +176,8 @@ class StatusPage:
             actuals = self._actuals(served, shown, chosen)
         except StoreError as error:
             actuals, problem = {}, problem or str(error)
-        dagster = f"http://{request.url.hostname}:{config.dagster_port}"
+        host = request.url.hostname or config.bind_address
+        dagster = f"http://{f'[{host}]' if ':' in host else host}:{config.dagster_port}"
         cards = [
             _card(watch, one, actuals.get(watch.config.step_seconds), dagster, now)
             for watch, one in zip(shown, chosen, strict=True)

@@ -4,6 +4,7 @@ A snapshot is frozen. The loader makes a new one when the store has changed, and
 has not: a tick of one watch costs the reading of that watch.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -23,6 +24,7 @@ from sentinel_core.storage.segments import SegmentGoneError
 from sentinel_core.storage.store import Store
 from sentinel_core.storage.watch_store import CounterKey, WatchState
 
+RETRY_SECONDS = 5.0  # for what could not be read: a file may come back without a commit
 _COLUMNS = ("watch", "fp", "lead", "mean", "lower", "upper", "version")
 
 
@@ -129,6 +131,7 @@ class SnapshotLoader:
         """Use another configuration from the next load on."""
         self._watches = {watch.slug: watch for watch in config.watches}
         self._token: int | None = None
+        self._retry_at = math.inf
         self._snapshot = Snapshot()
 
     def load(self, now: float) -> Snapshot:
@@ -137,10 +140,11 @@ class SnapshotLoader:
         StoreError when the store cannot be read at all.
         """
         token = self._store.database.change_token()  # before reading: what commits meanwhile is seen by the next load
-        if token != self._token:
+        if token != self._token or now >= self._retry_at:
             self._snapshot = self._read()
+            self._token = token
             broken = any(watch.unreadable for watch in self._snapshot.watches)
-            self._token = None if broken else token  # a file may come back without a commit
+            self._retry_at = now + RETRY_SECONDS if broken else math.inf
         self._snapshot = replace(self._snapshot, read_at=now)
         return self._snapshot
 

@@ -196,7 +196,7 @@ def test_a_lost_file_leaves_the_other_watches_alone(open_fleet: Opener) -> None:
     assert "restore it from a backup" in (snapshot.watches[0].unreadable or "")
     assert snapshot.watches[1].unreadable is None
     hidden.rename(file)
-    recovered = loading.load(NOW + 61)
+    recovered = loading.load(NOW + 66)
     assert values(blocks(recovered)["requests"]) == {requests[0].selector: [2.0] * 5}
     assert recovered.watches[0].unreadable is None
 
