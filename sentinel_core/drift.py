@@ -66,21 +66,27 @@ def score(
     return Scores(keys[0][starts], keys[1][starts], keys[2][starts], version[order][starts], mae, scaled)
 
 
-def rolling_mean(errors: FloatArray, window: int) -> tuple[FloatArray, IntArray]:
-    """Mean of the last `window` finite values of each row [n, T], and how many there were; NaN where none."""
+def rolling_mean(errors: FloatArray, window: IntArray) -> tuple[FloatArray, IntArray]:
+    """Mean of the last `window` [n] finite values of each row [n, T], and how many there were; NaN where none."""
     finite = np.isfinite(errors)
-    from_the_right = np.cumsum(finite[:, ::-1], axis=1)[:, ::-1]
-    used = finite & (from_the_right <= window)
+    from_the_right = np.cumsum(finite[:, ::-1], axis=1, dtype=np.int32)[:, ::-1]
+    used = finite & (from_the_right <= window[:, None])
     count = used.sum(axis=1)
     total = np.where(used, errors, 0.0).sum(axis=1)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan), count.astype(np.int64)
 
 
-def severity(rolling: FloatArray, scored: IntArray, finetune: float, retrain: float, window: int) -> NDArray[np.int8]:
-    """NONE below the finetune threshold, LOW from there to below the retrain threshold, HIGH from there on, per series.
+def judged(scored: IntArray, window: IntArray) -> NDArray[np.bool_]:
+    """Which series have been scored often enough for a verdict."""
+    return scored >= np.minimum(MIN_SCORED, window)
+
+
+def severity(
+    rolling: FloatArray, scored: IntArray, finetune: FloatArray, retrain: FloatArray, window: IntArray
+) -> NDArray[np.int8]:
+    """NONE below the finetune threshold, LOW from there to below the retrain threshold, HIGH from there on; all [n].
 
     A series with fewer than min(MIN_SCORED, window) scored steps has no verdict yet: NONE.
     """
-    judged = (scored >= min(MIN_SCORED, window)) & np.isfinite(rolling)
     level = np.where(rolling >= retrain, HIGH, np.where(rolling >= finetune, LOW, NONE))
-    return np.where(judged, level, NONE).astype(np.int8)
+    return np.where(judged(scored, window) & np.isfinite(rolling), level, NONE).astype(np.int8)

@@ -1,12 +1,14 @@
 """Prometheus durations ("90s", "5m", "1h30m", "7d") to whole seconds and back."""
 
 import re
+from functools import lru_cache
 
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _PATTERN = re.compile(r"(?:\d+[wdhms])+")
 _PART = re.compile(r"(\d+)([wdhms])")
 
 
+@lru_cache(maxsize=1024)  # every model of every watch is built from three of them at each tick
 def parse_duration(text: str) -> int:
     """Return whole seconds; ValueError names the text and the remedy.
 

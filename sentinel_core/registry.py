@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import math
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from typing import Any
 import joblib
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from sentinel_core.errors import ArtifactError, ConflictError, RegistryError
 from sentinel_core.forecasts import Fitted
@@ -60,8 +63,16 @@ class Active:
 
 # ---- artifacts -------------------------------------------------------------------------------------------------------
 def dump(fitted: Fitted, feature_names: Sequence[str]) -> tuple[bytes, str]:
-    """Serialise to joblib bytes of plain values and arrays, and their SHA-256."""
+    """Serialise to joblib bytes of plain values, and their SHA-256."""
     model = fitted.model
+    arrays: dict[str, NDArray[Any]] = {
+        "fingerprints": model.fingerprints,
+        "versions": fitted.versions,
+        "offsets": fitted.offsets,
+        "mae": fitted.mae,
+        **{f"parameters.{name}": array for name, array in model.parameters.items()},
+    }
+    layout, data = _pack(arrays)
     buffer = io.BytesIO()
     joblib.dump(
         {
@@ -71,16 +82,43 @@ def dump(fitted: Fitted, feature_names: Sequence[str]) -> tuple[bytes, str]:
             "lookback": model.lookback,
             "model_params": model.model_params,
             "feature_names": list(feature_names),
-            "fingerprints": model.fingerprints,
-            "parameters": model.parameters,
-            "versions": fitted.versions,
-            "offsets": fitted.offsets,
-            "mae": fitted.mae,
+            "layout": layout,
+            "data": data,
         },
         buffer,
     )
     content = buffer.getvalue()
     return content, hashlib.sha256(content).hexdigest()
+
+
+def _pack(arrays: Mapping[str, NDArray[Any]]) -> tuple[str, bytes]:
+    """All arrays as one run of bytes and its layout. joblib reads an array in 50 µs of Python, and a tick reads a dozen
+    for each of perhaps a thousand watches; this way it is one. An object array's items must be bytes."""
+    layout, parts = [], []
+    for name, array in arrays.items():
+        if array.dtype == object:
+            layout.append([name, "bytes", [len(item) for item in array]])
+            parts.append(b"".join(array))
+        else:
+            layout.append([name, array.dtype.str, list(array.shape)])
+            parts.append(np.ascontiguousarray(array).tobytes())
+    return json.dumps(layout), b"".join(parts)
+
+
+def _unpack(layout: str, data: bytes) -> dict[str, NDArray[Any]]:
+    arrays: dict[str, NDArray[Any]] = {}
+    at = 0
+    for name, kind, shape in json.loads(layout):
+        if kind == "bytes":
+            arrays[name] = items = np.empty(len(shape), object)
+            for k, length in enumerate(shape):
+                items[k] = data[at : at + length]
+                at += length
+        else:
+            dtype, count = np.dtype(kind), math.prod(shape)
+            arrays[name] = np.frombuffer(data, dtype, count, at).reshape(shape)
+            at += count * dtype.itemsize
+    return arrays
 
 
 def load(content: bytes, version: Version, construct: Callable[[str, str, Mapping[str, Any]], BatchModel]) -> Fitted:
@@ -96,7 +134,8 @@ def load(content: bytes, version: Version, construct: Callable[[str, str, Mappin
             f"({len(content)} bytes, expected {version.bytes}): it was truncated, replaced or tampered with. It was not "
             "loaded. Restore the file from a backup, or retrain the watch."
         )
-    state: Mapping[str, Any] = joblib.load(io.BytesIO(content))
+    # what joblib.dump writes is a plain pickle where it holds no array; the C unpickler reads it ten times faster
+    state: Mapping[str, Any] = pickle.loads(content)
     if state.get("format") != FORMAT:
         raise ArtifactError(
             f"the artifact of version v{version.version} has format {state.get('format')!r}, this release reads {FORMAT}; "
@@ -110,8 +149,11 @@ def load(content: bytes, version: Version, construct: Callable[[str, str, Mappin
         )
     if state["feature_names"] != json.loads(version.feature_names):
         raise ArtifactError(f"the artifact of version v{version.version} has other features than the registry says")
-    model = template.with_rows(state["fingerprints"], state["parameters"])
-    return Fitted(model, state["versions"], state["offsets"], state["mae"])
+    arrays = _unpack(state["layout"], state["data"])
+    own = {name: array for name, array in arrays.items() if name.startswith("parameters.")}
+    parameters = {name.removeprefix("parameters."): array for name, array in own.items()}
+    model = template.with_rows(arrays["fingerprints"], parameters)
+    return Fitted(model, arrays["versions"], arrays["offsets"], arrays["mae"])
 
 
 # ---- versions --------------------------------------------------------------------------------------------------------

@@ -51,6 +51,16 @@ class Window:
         return replace(self, fingerprints=self.fingerprints[index], values=self.values[index])
 
 
+def unique(values: IntArray) -> IntArray:
+    """Ascending distinct values. By sorting: numpy 2's hashing `unique` is ten times slower on half a million integers.
+
+    >>> unique(np.array([3, 1, 3])).tolist()
+    [1, 3]
+    """
+    ordered = np.sort(values)
+    return ordered[np.concatenate([np.ones(min(1, len(ordered)), bool), ordered[1:] != ordered[:-1]])]
+
+
 def grid(start: int, end: int, step_seconds: int) -> IntArray:
     """Every multiple of the step in [start, end], unix seconds.
 

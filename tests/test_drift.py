@@ -82,7 +82,7 @@ def test_nothing_to_score_is_no_error() -> None:
 def test_rolling_mean_is_over_the_last_scored_steps(window: int, errors: list[float | None]) -> None:
     """Gaps do not count: the mean is over the last `window` steps that were scored."""
     row = np.array([[np.nan if error is None else error for error in errors]])
-    mean, count = drift.rolling_mean(row, window)
+    mean, count = drift.rolling_mean(row, np.array([window]))
     last = [error for error in errors if error is not None][-window:]
     assert count[0] == len(last)
     assert mean[0] == pytest.approx(np.mean(last)) if last else np.isnan(mean[0])
@@ -92,5 +92,5 @@ def test_severity_at_its_thresholds() -> None:
     """Below finetune none, from finetune low, from retrain high; no verdict before enough steps are scored."""
     rolling = np.array([0.0999, 0.1, 0.2999, 0.3, 5.0, np.nan])
     scored = np.array([60, 60, 60, 60, drift.MIN_SCORED - 1, 0])
-    found = drift.severity(rolling, scored, 0.1, 0.3, 60)
+    found = drift.severity(rolling, scored, np.full(6, 0.1), np.full(6, 0.3), np.full(6, 60))
     assert [drift.SEVERITIES[level] for level in found] == ["none", "low", "low", "high", "none", "none"]

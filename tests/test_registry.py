@@ -1,3 +1,4 @@
+import json
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -97,7 +98,7 @@ def test_what_the_registry_did_not_record_is_never_unpickled(tamper: Any) -> Non
     """Truncated, flipped and foreign bytes are refused before anything in them runs, with the remedy."""
     before = fitted()
     content, sha256 = registry.dump(before, ())
-    with pytest.raises(ArtifactError, match="does not match its SHA-256.*retrain the watch"):
+    with pytest.raises(ArtifactError, match=r"does not match its SHA-256.*retrain the watch"):
         registry.load(tamper(content), a_version(1, sha256=sha256, bytes=len(content)), construct)
 
 
@@ -195,6 +196,4 @@ def test_the_active_and_the_last_full_version_are_always_kept(store: Store) -> N
 
 
 def _names(of: Fitted) -> str:
-    import json
-
     return json.dumps(list(of.model.feature_names))

@@ -17,7 +17,7 @@ from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reports import ForecastReport
 from sentinel_core.pipeline.serving import load_serving, load_version
 from sentinel_core.storage import forecast_store, watch_store, windows_store
-from sentinel_core.windows import IntArray, Window, grid
+from sentinel_core.windows import IntArray, Window, grid, unique
 
 LIVE, REPLAY = 0, 1
 UNLEARNT_CONTEXT_STEPS = 120  # what a series that no version knows is scaled by
@@ -114,6 +114,9 @@ def _forecast(
     learnt: dict[str, list[tuple[_Job, Fitted]]] = {}
     blocks: list[_Block] = []
     for job in jobs:
+        if np.array_equal(job.fingerprints, job.fitted.model.fingerprints):  # as it nearly always is
+            learnt.setdefault(_signature(job), []).append((job, job.fitted))
+            continue
         known = np.isin(job.fingerprints, job.fitted.model.fingerprints)
         if known.any():
             learnt.setdefault(_signature(job), []).append((job, job.fitted.take(job.fingerprints[known])))
@@ -151,9 +154,9 @@ def _forecast_together(
 ) -> list[_Block]:
     fitted = forecasts.concat([part for _, part in members])
     rows = fitted.model.fingerprints
-    unique = np.unique(rows)
-    window = _context_window(context, step, unique, origin, fitted.model.context_steps)
-    aligned = Window(rows, window.timestamps, window.values[np.searchsorted(unique, rows)], step)
+    distinct = unique(rows)
+    window = _context_window(context, step, distinct, origin, fitted.model.context_steps)
+    aligned = Window(rows, window.timestamps, window.values[np.searchsorted(distinct, rows)], step)
     forecast = forecasts.issue(fitted, aligned, members[0][0].watch.horizon_steps)
     blocks, at = [], 0
     for job, part in members:
@@ -284,7 +287,7 @@ def _replay_origins(
     window = windows_store.read_window(
         context.store, step, rows, int(origins[0]) - (steps - 1) * step, int(origins[-1])
     )
-    for hour in np.unique(origins // 3600):
+    for hour in unique(origins // 3600):
         columns, count = [], 0
         for origin in origins[origins // 3600 == hour].tolist():
             seen = window.until(origin).newest(steps)

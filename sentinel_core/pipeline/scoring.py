@@ -1,6 +1,8 @@
 """Score the forecasts whose time has come, and keep each watch's drift."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,70 @@ from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reading import late_steps
 from sentinel_core.pipeline.reports import DriftReport, WatchDrift
 from sentinel_core.pipeline.serving import load_serving
-from sentinel_core.registry import Version
 from sentinel_core.storage import forecast_store, watch_store, windows_store
-from sentinel_core.windows import FloatArray, IntArray
+from sentinel_core.windows import FloatArray, IntArray, unique
 
 LIVE, REPLAY = 0, 1
-Serving = Mapping[str, tuple[Fitted, Version]]
+Columns = Mapping[str, NDArray[Any]]
+_MIX = np.int64(-7046029254386353131)  # odd, so that ids of watches spread over all 64 bits
+
+
+@dataclass(frozen=True)
+class _Served:
+    """Every series that a version serves, of many watches of one granularity, one after the other.
+
+    A tick's cost must not grow with the number of watches: everything is looked up and judged for all at once.
+    """
+
+    watches: Sequence[WatchConfig]
+    ids: Sequence[int]
+    fitted: Sequence[Fitted]
+
+    @cached_property
+    def counts(self) -> IntArray:
+        return np.array([len(one.versions) for one in self.fitted], np.int64)
+
+    @cached_property
+    def versions(self) -> NDArray[np.int32]:
+        return np.concatenate([one.versions for one in self.fitted])
+
+    @cached_property
+    def mae(self) -> FloatArray:
+        """Held-back MAE [n, longest horizon], NaN beyond a watch's own horizon."""
+        longest = max(one.mae.shape[1] for one in self.fitted)
+        joined = np.full((int(self.counts.sum()), longest), np.nan)
+        at = 0
+        for one in self.fitted:
+            joined[at : at + len(one.mae), : one.mae.shape[1]] = one.mae
+            at += len(one.mae)
+        return joined
+
+    def each(self, values: Sequence[float]) -> NDArray[Any]:
+        """One value per watch as one per series."""
+        return np.repeat(np.array(values), self.counts)
+
+    @cached_property
+    def _index(self) -> tuple[IntArray, IntArray]:
+        keys = _keys(
+            self.each(self.ids).astype(np.int64), np.concatenate([one.model.fingerprints for one in self.fitted])
+        )
+        order = np.argsort(keys)
+        return keys[order], order
+
+    def find(self, rows: Columns) -> tuple[IntArray, NDArray[np.bool_]]:
+        """Position of each row's (watch, fp), and whether the row's version is the one that serves there."""
+        keys, order = self._index
+        wanted = _keys(rows["watch"].astype(np.int64), rows["fp"])
+        if not len(keys):
+            return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
+        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        position = order[place]
+        return position, (keys[place] == wanted) & (self.versions[position] == rows["version"])
+
+
+def _keys(watch: IntArray, fingerprint: IntArray) -> IntArray:
+    with np.errstate(over="ignore"):
+        return fingerprint ^ (watch * _MIX)
 
 
 def score_drift(context: Context, start: int, end: int, *, mode: str = "live") -> DriftReport:
@@ -39,23 +99,27 @@ def score_drift(context: Context, start: int, end: int, *, mode: str = "live") -
             by_step.setdefault(watch.step_seconds, []).append(watch)
     rows, found = 0, []
     for step, watches in by_step.items():
+        served = _Served(watches, [ids[w.slug] for w in watches], [serving[w.slug][0] for w in watches])
         first, last = start, end
         if mode == "live":
-            stands = [state.scraped_until for w in watches if (state := states[w.slug]).scraped_until is not None]
-            last = max(stands, default=end)
-            done = [state.scored_until for w in watches if (state := states[w.slug]).scored_until is not None]
-            first = min(min(done, default=last), last) - late_steps(step) * step
-        scores = _score(context, step, first, last, watches, ids, serving, LIVE)
+            mine = [states[watch.slug] for watch in watches]
+            last = max((state.scraped_until for state in mine if state.scraped_until is not None), default=end)
+            done = min((state.scored_until for state in mine if state.scored_until is not None), default=last)
+            first = min(done, last) - late_steps(step) * step
+        scores = _score(context, step, first, last, served, LIVE)
         rows += len(scores.mae)
         pending = [forecast_store.write_scores(context.store, step, _columns(scores))] if len(scores.mae) else []
+        updates: list[dict[str, object]] = []
         if mode == "live":
-            kept, updates = _verdicts(context, step, last, watches, ids, serving, scores)
-            found += kept
+            stored = _recent(context, step, last, watches)
+            joined = {name: np.concatenate([stored[name], values]) for name, values in _columns(scores).items()}
+            verdicts = _judge(served, *_rolling(served, joined, step, last))
+            updates = [_update(watch_id, last, one) for watch_id, one in zip(served.ids, verdicts, strict=True)]
+            found += verdicts
         else:
-            replayed = _score(context, step, first, last, watches, ids, serving, REPLAY)
+            replayed = _score(context, step, first, last, served, REPLAY)
             rows += len(replayed.mae)
-            found += _span_verdicts(watches, ids, replayed)
-            updates = []
+            found += _judge_span(served, replayed)
         with context.store.database.write() as conn:
             context.store.segments.commit(conn, pending)
             watch_store.update_states(conn, updates)
@@ -65,65 +129,26 @@ def score_drift(context: Context, start: int, end: int, *, mode: str = "live") -
 
 def drifting(context: Context, watch: WatchConfig, fitted: Fitted, end: int) -> NDArray[np.int8]:
     """Severity of each series of the fitted model now (order of its fingerprints), from the stored scores."""
-    watch_id = context.watch_ids()[watch.slug]
-    stored = _recent_scores(context, watch.step_seconds, end, watch.drift_window)
-    mine = stored["watch"] == watch_id
-    errors = _errors(stored, mine, watch, fitted, end)
-    rolling, scored = drift.rolling_mean(errors, watch.drift_window)
-    return drift.severity(
-        rolling, scored, watch.drift_finetune_threshold, watch.drift_retrain_threshold, watch.drift_window
-    )
+    served = _Served([watch], [context.watch_ids()[watch.slug]], [fitted])
+    stored = _recent(context, watch.step_seconds, end, [watch])
+    return _severity(served, *_rolling(served, stored, watch.step_seconds, end))
 
 
-def _score(
-    context: Context,
-    step: int,
-    first: int,
-    last: int,
-    watches: Sequence[WatchConfig],
-    ids: Mapping[str, int],
-    serving: Serving,
-    mode: int,
-) -> drift.Scores:
+def _score(context: Context, step: int, first: int, last: int, served: _Served, mode: int) -> drift.Scores:
     rows = forecast_store.forecasts_for(context.store, step, first, last, mode=mode)
-    wanted = np.isin(rows["watch"], [ids[watch.slug] for watch in watches])
+    wanted = np.isin(rows["watch"], served.ids)
     rows = {name: values[wanted] for name, values in rows.items()}
-    actuals = windows_store.read_window(context.store, step, np.unique(rows["fp"]), first, last)
+    position, current = served.find(rows)
+    lead = np.minimum(rows["lead"].astype(np.int64), served.mae.shape[1]) - 1
     return drift.score(
         rows["watch"],
         rows["fp"],
         rows["ts"],
         rows["version"],
         rows["mean"],
-        _lead_mae(rows, watches, ids, serving),
-        actuals,
+        np.where(current, served.mae[position, lead], np.nan),
+        windows_store.read_window(context.store, step, unique(rows["fp"]), first, last),
     )
-
-
-def _lead_mae(
-    rows: Mapping[str, NDArray[Any]], watches: Sequence[WatchConfig], ids: Mapping[str, int], serving: Serving
-) -> FloatArray:
-    """Training MAE behind each row's series and lead; NaN for rows of a version that no longer serves the series."""
-    result = np.full(len(rows["fp"]), np.nan)
-    order = np.argsort(rows["watch"], kind="stable")
-    owners = rows["watch"][order]
-    for watch in watches:
-        fitted = serving[watch.slug][0]
-        span = slice(*np.searchsorted(owners, [ids[watch.slug], ids[watch.slug] + 1]))
-        mine = order[span]
-        index, known = _positions(fitted.model.fingerprints, rows["fp"][mine])
-        lead = rows["lead"][mine].astype(np.int64) - 1
-        known &= (lead < fitted.mae.shape[1]) & (fitted.versions[index] == rows["version"][mine])
-        result[mine[known]] = fitted.mae[index[known], lead[known]]
-    return result
-
-
-def _positions(haystack: IntArray, needles: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
-    """Index of each needle in an ascending haystack, and whether it is really there."""
-    if not len(haystack):
-        return np.zeros(len(needles), np.int64), np.zeros(len(needles), bool)
-    index = np.minimum(np.searchsorted(haystack, needles), len(haystack) - 1)
-    return index, haystack[index] == needles
 
 
 def _columns(scores: drift.Scores) -> dict[str, NDArray[Any]]:
@@ -138,94 +163,88 @@ def _columns(scores: drift.Scores) -> dict[str, NDArray[Any]]:
     }
 
 
-def _recent_scores(context: Context, step: int, end: int, window: int) -> dict[str, NDArray[Any]]:
-    # twice the window, so that gaps among the last steps do not shrink it
-    return forecast_store.read_scores(context.store, step, end - 2 * window * step, end)
+def _recent(context: Context, step: int, end: int, watches: Sequence[WatchConfig]) -> Columns:
+    return forecast_store.read_scores(context.store, step, end - _span(watches) * step, end)
 
 
-def _errors(
-    stored: Mapping[str, NDArray[Any]], mine: NDArray[Any], watch: WatchConfig, fitted: Fitted, end: int
-) -> FloatArray:
-    """Scores of a watch's serving versions as a dense [n, 2 * drift_window], newest last, NaN where there is none."""
-    span, step = 2 * watch.drift_window, watch.step_seconds
-    errors = np.full((len(fitted.model.fingerprints), span), np.nan)
-    index, known = _positions(fitted.model.fingerprints, stored["fp"][mine])
-    column = span - 1 - (end - stored["ts"][mine]) // step
-    known &= (column >= 0) & (column < span) & (fitted.versions[index] == stored["version"][mine])
-    value = stored["mae" if watch.drift_unit == "mae" else "scaled"][mine]
-    errors[index[known], column[known]] = value[known]
-    return errors
+def _span(watches: Sequence[WatchConfig]) -> int:
+    """Steps looked back on: twice the window, so that gaps among the last steps do not shrink it."""
+    return 2 * max(watch.drift_window for watch in watches)
 
 
-def _verdicts(
-    context: Context,
-    step: int,
-    end: int,
-    watches: Sequence[WatchConfig],
-    ids: Mapping[str, int],
-    serving: Serving,
-    fresh: drift.Scores,
-) -> tuple[list[WatchDrift], list[dict[str, object]]]:
-    """Every watch's drift from the stored scores and the fresh ones that are about to be committed."""
-    stored = _recent_scores(context, step, end, max(watch.drift_window for watch in watches))
-    stored = {name: np.concatenate([stored[name], values]) for name, values in _columns(fresh).items()}
-    order = np.argsort(stored["watch"], kind="stable")  # stable: fresh scores stay after the stored ones they replace
-    owners = stored["watch"][order]
-    found, updates = [], []
-    for watch in watches:
-        fitted = serving[watch.slug][0]
-        mine = order[slice(*np.searchsorted(owners, [ids[watch.slug], ids[watch.slug] + 1]))]
-        errors = _errors(stored, mine, watch, fitted, end)
-        rolling, scored = drift.rolling_mean(errors, watch.drift_window)
-        severity = drift.severity(
-            rolling, scored, watch.drift_finetune_threshold, watch.drift_retrain_threshold, watch.drift_window
-        )
-        verdict = _summary(watch, severity, rolling, scored)
-        found.append(verdict)
-        updates.append(
-            {
-                "watch_id": ids[watch.slug],
-                "scored_until": end,
-                "severity": verdict.severity,
-                "drift_mae": verdict.drift_mae,
-                "drift_low": verdict.low,
-                "drift_high": verdict.high,
-                "drift_scored": verdict.scored,
-            }
-        )
-    return found, updates
+def _rolling(served: _Served, stored: Columns, step: int, end: int) -> tuple[FloatArray, IntArray]:
+    """Rolling error of each series in its watch's unit [n], and the scored steps behind it; only of versions that serve.
+
+    stored: rows of `scores`; of two for the same step the later one counts
+    """
+    span = _span(served.watches)
+    errors = np.full((len(served.versions), span), np.nan)
+    position, current = served.find(stored)
+    column = span - 1 - (end - stored["ts"]) // step
+    current &= (column >= 0) & (column < span)
+    in_mae = served.each([watch.drift_unit == "mae" for watch in served.watches])
+    value = np.where(in_mae[position], stored["mae"], stored["scaled"]) if len(position) else stored["mae"]
+    errors[position[current], column[current]] = value[current]
+    return drift.rolling_mean(errors, served.each([watch.drift_window for watch in served.watches]))
 
 
-def _span_verdicts(
-    watches: Sequence[WatchConfig], ids: Mapping[str, int], scores: drift.Scores
-) -> list[WatchDrift]:
-    """How replayed forecasts did over the whole span, per watch."""
-    found = []
-    for watch in watches:
-        mine = scores.watch == ids[watch.slug]
-        if not mine.any():
-            continue
-        value = (scores.mae if watch.drift_unit == "mae" else scores.scaled)[mine]
-        fingerprints, row = np.unique(scores.fingerprint[mine], return_inverse=True)
-        finite = np.isfinite(value)
-        count = np.bincount(row[finite], minlength=len(fingerprints))
-        total = np.bincount(row[finite], weights=value[finite], minlength=len(fingerprints))
-        mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-        severity = drift.severity(
-            mean, count, watch.drift_finetune_threshold, watch.drift_retrain_threshold, watch.drift_window
-        )
-        found.append(_summary(watch, severity, mean, count))
-    return found
-
-
-def _summary(watch: WatchConfig, severity: NDArray[np.int8], rolling: FloatArray, scored: IntArray) -> WatchDrift:
-    judged = scored >= min(drift.MIN_SCORED, watch.drift_window)
-    finite = rolling[np.isfinite(rolling)]
-    return WatchDrift(
-        watch.slug,
-        drift.SEVERITIES[int(severity.max(initial=0))],
-        float(finite.max()) if len(finite) else None,
-        int((severity == drift.LOW).sum()),
-        int((severity == drift.HIGH).sum()),
-        int(judged.sum()),
+def _severity(served: _Served, rolling: FloatArray, scored: IntArray) -> NDArray[np.int8]:
+    return drift.severity(
+        rolling,
+        scored,
+        served.each([watch.drift_finetune_threshold for watch in served.watches]),
+        served.each([watch.drift_retrain_threshold for watch in served.watches]),
+        served.each([watch.drift_window for watch in served.watches]),
     )
+
+
+def _judge(served: _Served, rolling: FloatArray, scored: IntArray) -> list[WatchDrift]:
+    """Each watch's drift: the severity of its worst series, and how many series stand at each."""
+    severity = _severity(served, rolling, scored)
+    judged = drift.judged(scored, served.each([watch.drift_window for watch in served.watches]))
+    owner = np.repeat(np.arange(len(served.watches)), served.counts)
+
+    def count(which: NDArray[np.bool_]) -> list[int]:
+        return [int(n) for n in np.bincount(owner[which], minlength=len(served.watches))]
+
+    worst = np.full(len(served.watches), -np.inf)
+    np.maximum.at(worst, owner, np.where(np.isfinite(rolling), rolling, -np.inf))
+    low, high, verdicts = count(severity == drift.LOW), count(severity == drift.HIGH), count(judged)
+    return [
+        WatchDrift(
+            watch.slug,
+            drift.SEVERITIES[drift.HIGH if high[k] else drift.LOW if low[k] else drift.NONE],
+            float(worst[k]) if np.isfinite(worst[k]) else None,
+            low[k],
+            high[k],
+            verdicts[k],
+        )
+        for k, watch in enumerate(served.watches)
+    ]
+
+
+def _judge_span(served: _Served, scores: drift.Scores) -> list[WatchDrift]:
+    """How replayed forecasts did over a whole span, of watches that have any; whatever version made them."""
+    rows = _columns(scores)
+    position, _ = served.find(rows)
+    known = served.find({**rows, "version": served.versions[position]})[1] if len(position) else position.astype(bool)
+    in_mae = served.each([watch.drift_unit == "mae" for watch in served.watches])
+    value = np.where(in_mae[position], scores.mae, scores.scaled) if len(position) else scores.mae
+    known &= np.isfinite(value)
+    count = np.bincount(position[known], minlength=len(served.versions))
+    total = np.bincount(position[known], weights=value[known], minlength=len(served.versions))
+    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return [one for one in _judge(served, mean, count) if one.drift_mae is not None]
+
+
+def _update(watch_id: int, scored_until: int, verdict: WatchDrift) -> dict[str, object]:
+    """A watch's new columns in `watch_state`."""
+    return {
+        "watch_id": watch_id,
+        "scored_until": scored_until,
+        "severity": verdict.severity,
+        "drift_mae": verdict.drift_mae,
+        "drift_low": verdict.low,
+        "drift_high": verdict.high,
+        "drift_scored": verdict.scored,
+    }
