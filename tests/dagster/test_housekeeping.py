@@ -11,6 +11,8 @@ import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData  # what a run's worker reports itself with
 
+from sentinel_core.config import SentinelConfig
+from sentinel_core.workspace import dagster_home, write_workspace
 from sentinel_dagster.jobs import LANE_TAG
 from sentinel_dagster.reconcile import reconcile
 from sentinel_dagster.retention import purge_runs
@@ -18,9 +20,13 @@ from sentinel_dagster.retention import purge_runs
 HOUR = "2026-03-01-10:00"
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A DAGSTER_HOME that tells nobody anything."""
+@pytest.fixture(params=["as it comes", "as Sentinel writes it"])
+def home(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A DAGSTER_HOME: an event log with a file for each run, or our dagster.yaml's with one for all."""
+    if request.param == "as Sentinel writes it":
+        config = SentinelConfig(artifact_store=str(tmp_path))
+        write_workspace(config)
+        return dagster_home(config)
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     return tmp_path
 
