@@ -143,13 +143,14 @@ def _reload(arguments: argparse.Namespace) -> int:
         raise ConfigError(["there is no sentinel.toml here; name the file with --config"])
     config = load_config(file)
     applied = applied_path(config)
-    before = load_config(applied) if applied.exists() else SentinelConfig(artifact_store=str(config.store_path))
-    changes = describe_changes(before, config)
+    before = load_config(applied) if applied.exists() else None
     write_applied(config)
-    print("\n".join(changes) or "nothing has changed")
-    reached = [_reload_sidecar(before), _reload_dagster(before)]
+    reached = []
+    if before is not None:  # the addresses of what runs are those that were applied
+        print("\n".join(describe_changes(before, config)) or "nothing has changed")
+        reached = [_reload_sidecar(before), _reload_dagster(before)]
     if not any(reached):
-        print("Sentinel does not run on this store; the change takes effect with the next `sentinel up`")
+        print("Sentinel does not run on this store; the configuration takes effect with the next `sentinel up`")
     return 0
 
 

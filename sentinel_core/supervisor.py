@@ -22,8 +22,8 @@ from sentinel_core.errors import ServiceError
 from sentinel_core.processes import Service
 from sentinel_core.workspace import environment, log_folder, write_workspace
 
-POLITE_SECONDS = 6.0  # Dagster ends in 2 s; a run in flight gets the rest, then SIGTERM
-GRACE_SECONDS = 8.0  # then SIGKILL
+POLITE_SECONDS = 5.0  # Dagster ends in 2 s; a run in flight gets the rest, then SIGTERM
+GRACE_SECONDS = 7.5  # then SIGKILL: everything is gone within ten seconds
 LOOK_SECONDS = 3.0  # how often Dagster's code location and the first forecast are looked for
 RELOAD_PAUSE_SECONDS = 30.0  # a location that does not load is not loaded again more often
 

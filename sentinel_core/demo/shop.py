@@ -67,6 +67,6 @@ WATCHES = (
 
 
 def demo_config(base: SentinelConfig) -> SentinelConfig:
-    """The demo's watches with the addresses of `base`; where `base` has watches of its own, in a store beside theirs."""
+    """The demo's watches at the addresses of `base`; where `base` has watches of its own, in a store beside theirs."""
     store = base.store_path / "demo" if base.watches else base.store_path
     return replace(base, watches=WATCHES, auth=AuthConfig(), artifact_store=str(store), emit_confidence_bounds=True)
