@@ -58,6 +58,7 @@ class ARIMAModel(FiveMethods):
     def update_window(self, window: Window, new_steps: int) -> None:
         """Add the last `new_steps` columns to the regressions; older samples fade from them."""
         self.check_rows(window)
+        window = window.newest(new_steps + self.horizon_steps + self.context_steps)
         self.parameters = rows.in_blocks(window, lambda part, old: self._learn(part, new_steps, old), self.parameters)
 
     def predict_window(self, window: Window, steps: int) -> FloatArray:
@@ -111,11 +112,12 @@ class ARIMAModel(FiveMethods):
             innovations = self._follow(z, old)[1][:, self.d :]
         else:
             innovations = _long_residuals(w, self.p + self.q) if self.q else w
-        columns = [*_lagged(w, self.p), *_lagged(innovations, self.q)]
+        start = max(self.p, self.q, w.shape[1] - new_steps)
+        columns = [*_lagged(w, self.p, start), *_lagged(innovations, self.q, start)]
         if self.d < 2:  # a constant in second differences is a parabola
-            columns.append(np.ones_like(w))
-        new = slice(max(0, w.shape[1] - new_steps), None)
-        gram, weight = regression.products([column[:, new] for column in columns], w[:, new])
+            columns.append(np.ones_like(w[:, start:]))
+        columns, target, complete = regression.complete(columns, w[:, start:])
+        gram, weight = regression.products(columns, target), complete.sum(axis=1)
         faded = None
         if old is not None:
             kept = rows.kept_share(old["weight"], weight, self.lookback_steps)
@@ -129,14 +131,14 @@ class ARIMAModel(FiveMethods):
 
         # an origin before the recursion has its lags has no forecast
         reach = max(1, self.p + self.d)
-        early = np.cumsum(np.isfinite(z), axis=1) < min(reach, z.shape[1])
+        early = np.cumsum(np.isfinite(z), axis=1) < reach
         settled = np.where(early, np.nan, z)
 
         def moves(k: int, origins: slice) -> Sequence[FloatArray]:
             now = settled[:, origins]
             return responses[k].forecast(filled, innovations, origins) - now, mean[:, origins] - now, -now
 
-        shares, sums = regression.shares(z, moves, BELIEVE, at, new_steps, faded)
+        shares, sums = regression.shares(z, moves, BELIEVE, at, new_steps, faded, reach - 1)
         return found | {
             "centre": centre,
             "scale": scale,
@@ -232,22 +234,20 @@ class _Response:
         return out
 
 
-def _lagged(w: FloatArray, lags: int) -> list[FloatArray]:
-    """w [n, T] delayed by 1..lags columns, NaN where there is nothing yet."""
-    out = []
-    for lag in range(1, lags + 1):
-        delayed = np.full_like(w, np.nan)
-        delayed[:, lag:] = w[:, :-lag]
-        out.append(delayed)
-    return out
+def _lagged(w: FloatArray, lags: int, start: int) -> list[FloatArray]:
+    """The columns of w [n, T] that lie 1..lags before those from `start` on."""
+    end = max(w.shape[1], start)
+    return [w[:, start - lag : end - lag] for lag in range(1, lags + 1)]
 
 
 def _long_residuals(w: FloatArray, orders: int) -> FloatArray:
     """First guess of the innovations [n, T]: what a long autoregression leaves; 0 where its lags are unknown."""
-    lagged = _lagged(w, min(LONG_ORDER + orders, w.shape[1] // 4))
-    coefficients, _ = _least_squares(*regression.products(lagged, w))
-    residual = regression.residuals(lagged, w, coefficients)
-    return np.where(np.isfinite(residual), residual, 0.0)
+    order = min(LONG_ORDER + orders, w.shape[1] // 4)
+    columns, target, known = regression.complete(_lagged(w, order, order), w[:, order:])
+    coefficients, _ = _least_squares(regression.products(columns, target), known.sum(axis=1))
+    found = np.zeros_like(w)
+    found[:, order:] = regression.residuals(columns, target, coefficients)
+    return found
 
 
 def _least_squares(gram: FloatArray, weight: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -39,6 +39,8 @@ class LinearTrendModel(FiveMethods):
     def update_window(self, window: Window, new_steps: int) -> None:
         """Continue with the last `new_steps` columns; older sums fade, so that the line follows the series."""
         self.check_rows(window)
+        memory = int(rows.MEMORY * max(new_steps, self.lookback_steps))
+        window = window.newest(memory + self.horizon_steps + self.context_steps)
         self.parameters = rows.in_blocks(window, lambda part, old: self._learn(part, new_steps, old), self.parameters)
 
     def predict_window(self, window: Window, steps: int) -> FloatArray:
@@ -91,10 +93,9 @@ class LinearTrendModel(FiveMethods):
             faded = kept[:, None, None, None] * old["sums"]
         slope, middle_t, middle_v, spread = _least_squares(line)
         deviation = z - (middle_v[:, None] + slope[:, None] * (t - middle_t[:, None]))
-        recent = deviation if old is None else deviation[:, -int(rows.MEMORY * max(new_steps, self.lookback_steps)) :]
-        alike = _dot(recent[:, 1:], recent[:, :-1]) / np.maximum(_dot(recent, recent), np.finfo(float).tiny)
+        alike = _dot(deviation[:, 1:], deviation[:, :-1]) / np.maximum(_dot(deviation, deviation), np.finfo(float).tiny)
         if old is not None:  # a few samples say nothing about it
-            alike = np.where(np.isfinite(recent).sum(axis=1) > self.lookback_steps, alike, old["alike"])
+            alike = np.where(np.isfinite(deviation).sum(axis=1) > self.lookback_steps, alike, old["alike"])
         slope = slope * _certainty(line, slope, spread, alike)
         level = middle_v - slope * middle_t
         deviation = z - (level[:, None] + slope[:, None] * t)

@@ -13,26 +13,26 @@ FEWEST_SAMPLES = 2  # per coefficient; below, the prior is the answer
 TINY = 1e-30  # keeps a constant series' equations regular; series are scaled to 1
 
 
-def products(
-    columns: Sequence[FloatArray], target: FloatArray, weights: FloatArray | None = None
-) -> tuple[FloatArray, FloatArray]:
-    """Gram matrix [n, m + 1, m + 1] of m regressors and the target (last), each [n, T], and the rows' weight [n].
-
-    Rows in which anything is NaN do not count.
-    """
-    stacked: list[FloatArray] = [*columns, target]
-    complete = np.isfinite(target)
+def complete(columns: Sequence[FloatArray], target: FloatArray) -> tuple[list[FloatArray], FloatArray, FloatArray]:
+    """Regressors and target [n, T], zeroed in all where anything is NaN, and 1 where nothing is [n, T]."""
+    known = np.isfinite(target)
     for column in columns:
-        complete = complete & np.isfinite(column)
-    if not complete.all():
-        stacked = [np.where(complete, column, 0.0) for column in stacked]
-    weight: FloatArray = complete.astype(np.float64) if weights is None else np.where(complete, weights, 0.0)
+        known &= np.isfinite(column)
+    if known.all():
+        return list(columns), target, known.astype(np.float64)
+    zeroed = [np.where(known, column, 0.0) for column in (*columns, target)]
+    return zeroed[:-1], zeroed[-1], known.astype(np.float64)
+
+
+def products(columns: Sequence[FloatArray], target: FloatArray, weights: FloatArray | None = None) -> FloatArray:
+    """Gram matrix [n, m + 1, m + 1] of m regressors and the target (last), each [n, T] and `complete`."""
+    stacked = [*columns, target]
     gram = np.empty((len(target), len(stacked), len(stacked)))
     for i, left in enumerate(stacked):
-        weighted = left if weights is None else left * weight
+        weighted = left if weights is None else left * weights
         for j, right in enumerate(stacked[: i + 1]):
             gram[:, i, j] = gram[:, j, i] = np.einsum("nt,nt->n", weighted, right)
-    return gram, weight.sum(axis=1)
+    return gram
 
 
 def ridge(gram: FloatArray, prior: FloatArray, pull: FloatArray) -> FloatArray:
@@ -44,20 +44,19 @@ def ridge(gram: FloatArray, prior: FloatArray, pull: FloatArray) -> FloatArray:
 
 
 def residuals(columns: Sequence[FloatArray], target: FloatArray, coefficients: FloatArray) -> FloatArray:
-    """The target less its regression [n, T]; NaN where anything is."""
+    """The target less its regression, [n, T]."""
     left = target.copy()
     for column, coefficient in zip(columns, coefficients.T, strict=True):
         left -= coefficient[:, None] * column
     return left
 
 
-def absolute_weights(residual: FloatArray) -> FloatArray:
-    """Weights that turn least squares into least absolute deviations, near 1 for a typical row."""
+def absolute_weights(residual: FloatArray, count: FloatArray) -> FloatArray:
+    """Weights that turn least squares over `count` [n] samples into least absolute deviations, 1 for a typical one."""
     size = np.abs(residual)
-    known = np.isfinite(size)
-    typical = np.where(known, size, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    typical = size.sum(axis=1) / np.maximum(count, 1.0)
     typical = np.where(typical > 0, typical, 1.0)[:, None]
-    weights: FloatArray = typical / np.maximum(np.where(known, size, typical), SMALLEST_RESIDUAL * typical)
+    weights: FloatArray = typical / np.maximum(size, SMALLEST_RESIDUAL * typical, out=size)
     return weights
 
 
@@ -68,6 +67,7 @@ def shares(
     leads: IntArray,
     new_steps: int,
     old_sums: FloatArray | None = None,
+    earliest: int = 0,
 ) -> tuple[FloatArray, FloatArray]:
     """How much of each candidate move to believe at each lead: shares [n, leads, m] and their sums, for `old_sums`.
 
@@ -75,6 +75,7 @@ def shares(
     candidates: (index of the lead, origin columns) -> m moves away from the origins' values, each [n, origins]
     prior:      [m] shares at the first lead; those of a later lead are drawn to the lead's before
     new_steps:  only targets in the newest columns count; `old_sums` (already faded) speak for those before
+    earliest:   the first column that can be an origin
     """
     n, samples = series.shape
     m = len(prior)
@@ -85,15 +86,15 @@ def shares(
     pull = np.maximum(PRIOR_SAMPLES * square.sum(axis=1) / np.maximum(known.sum(axis=1), 1), TINY)
     before = np.tile(np.asarray(prior, np.float64), (n, 1))
     for k, lead in enumerate(leads):
-        first = max(samples - new_steps, int(lead))
+        first = max(samples - new_steps, int(lead) + earliest)
         origins = slice(first - int(lead), max(samples, first) - int(lead))
-        moves = candidates(k, origins)
-        target = series[:, first:] - series[:, origins]
+        moves, target, known = complete(candidates(k, origins), series[:, first:] - series[:, origins])
+        count = known.sum(axis=1)
         found, weights = before, None
         for attempt in range(REWEIGHTINGS + 1):
             if attempt:
-                weights = absolute_weights(residuals(moves, target, found))
-            sums[:, k], count = products(moves, target, weights)
+                weights = absolute_weights(residuals(moves, target, found), count)
+            sums[:, k] = products(moves, target, weights)
             if old_sums is not None:
                 sums[:, k] += old_sums[:, k]
             found = ridge(sums[:, k], before, pull)
