@@ -42,9 +42,9 @@ class _Rows:
     """What n series learn from: R origins, one after the other, and K knots of leads."""
 
     X: Float32Array  # [n, R, F + 2]
-    change: Float32Array  # [n, R, K]: target less newest value, NaN where there is no target
-    to_profile: Float32Array  # [n, R, K]: profile at the target less newest value, NaN where not known yet
-    of_profile: Float32Array  # [n, R, K]: profile at the target less profile at the origin, 0 where not known yet
+    change: Float32Array  # [n, K, R]: target less newest value, NaN where there is no target
+    to_profile: Float32Array  # [n, K, R]: profile at the target less newest value, NaN where not known yet
+    of_profile: Float32Array  # [n, K, R]: profile at the target less profile at the origin, 0 where not known yet
 
 
 class SGDRegressorModel(FiveMethods):
@@ -106,7 +106,7 @@ class SGDRegressorModel(FiveMethods):
         there = profile[:, daily_profile.slot_of(window.last + self.step_seconds * leads, self.slots)]
         X = self._inputs(z, window.timestamps[-1:], here)
         between = _between(self.knots, leads)
-        heads = (X @ p["weights"])[:, 0]
+        heads = (p["weights"] @ X.transpose(0, 2, 1))[:, :, 0]
         forecast = last + heads @ between
         forecast += (p["share"] @ between) * np.nan_to_num(there - last)
         forecast += (p["slope"] @ between) * np.nan_to_num(there - here)
@@ -133,7 +133,7 @@ class SGDRegressorModel(FiveMethods):
             "high": np.zeros(n),
             "profile": np.zeros((n, self.slots), np.float32),
             "days": np.zeros((n, self.slots), np.float32),  # that each slot of the profile has seen
-            "weights": np.zeros((n, self.lookback_steps + 8, knots), np.float32),
+            "weights": np.zeros((n, knots, self.lookback_steps + 8), np.float32),
             "slope": np.zeros((n, knots), np.float32),
             "share": np.zeros((n, knots), np.float32),
         }
@@ -169,14 +169,15 @@ class SGDRegressorModel(FiveMethods):
         day = np.maximum(now // features.DAY_SECONDS - times[first_new] // features.DAY_SECONDS, 0)
         here = before[:, day, daily_profile.slot_of(now, self.slots)]
         X = self._inputs(filled, now, here)
-        change = np.full((len(z), len(now), len(self.knots)), np.nan, np.float32)
+        change = np.full((len(z), len(self.knots), len(now)), np.nan, np.float32)
         there = np.empty_like(change)
         for k, lead in enumerate(self.knots):
-            there[:, :, k] = before[:, day, daily_profile.slot_of(now + lead * self.step_seconds, self.slots)]
-            reached = np.arange(max(0, first_new - start - lead), max(0, len(now) - lead))
-            target = z[:, reached + start + lead] - last[:, reached]
-            change[:, reached, k] = np.where(began[:, reached], target, np.nan)
-        return _Rows(X, change, there - last[:, :, None], np.nan_to_num(there - here[:, :, None]))
+            there[:, k] = before[:, day, daily_profile.slot_of(now + lead * self.step_seconds, self.slots)]
+            first = max(0, first_new - start - lead)
+            end = max(first, len(now) - lead)
+            change[:, k, first:end] = z[:, start + lead + first : start + lead + end] - last[:, first:end]
+        change = np.where(began[:, None], change, np.float32(np.nan))
+        return _Rows(X, change, there - last[:, None], np.nan_to_num(there - here[:, None]))
 
     def _inputs(self, z: FloatArray, now: IntArray, here: FloatArray) -> Float32Array:
         """X [n, R, F + 2] of z [n, R + lookback_steps - 1]; `now` [R] are the origins, `here` their profile [n, R].
@@ -197,41 +198,42 @@ class SGDRegressorModel(FiveMethods):
         return X
 
     def _descend(self, learnt: _Rows, p: rows.Parameters, epochs: int, first_step: float) -> rows.Parameters:
-        """Move weights [n, F + 2, K] and slope [n, K] down the gradient of Huber's loss, in shrinking steps."""
+        """Move weights [n, K, F + 2] and slope [n, K] down the gradient of Huber's loss, in shrinking steps."""
         X, of_profile = learnt.X, learnt.of_profile
         # Where the profile counts, rows from before it was known would teach what it says already.
-        known = np.isfinite(learnt.change) & (np.isfinite(learnt.to_profile) | (p["share"][:, None] == 0))
-        residual = learnt.change - p["share"][:, None] * np.nan_to_num(learnt.to_profile)
-        residual -= X @ p["weights"] + of_profile * p["slope"][:, None]
+        known = np.isfinite(learnt.change) & (np.isfinite(learnt.to_profile) | (p["share"][:, :, None] == 0))
+        residual = learnt.change - p["share"][:, :, None] * np.nan_to_num(learnt.to_profile)
+        residual -= p["weights"] @ X.transpose(0, 2, 1) + of_profile * p["slope"][:, :, None]
         residual = np.where(known, residual, 0.0).astype(np.float32)
-        n, origins = X.shape[:2]
-        unit = np.abs(residual).sum(axis=1) / np.maximum(known.sum(axis=1), 1) + np.float32(1e-9)  # mean change [n, K]
-        limit = HUBER_SHARE * unit[:, None]
+        origins = X.shape[1]
+        unit = np.abs(residual).sum(axis=2) / np.maximum(known.sum(axis=2), 1) + np.float32(1e-9)  # mean change [n, K]
+        limit = HUBER_SHARE * unit[:, :, None]
         pace = unit * (self.knots**-LEAD_SLOWS).astype(np.float32)
         white = _uncorrelated(X, self.l2)
-        W = X @ white
-        spread = np.sqrt(np.mean(of_profile**2, axis=1) + np.float32(1e-6))
-        V = of_profile / spread[:, None]
-        weights, slope = np.zeros((2, n, W.shape[2], V.shape[2]), np.float32), np.zeros((2, n, V.shape[2]), np.float32)
+        spread = np.sqrt(np.mean(of_profile**2, axis=2) + np.float32(1e-6))
+        # Shuffled once, so that a batch is a slice and not a copy; each epoch takes the batches in another order.
         order = np.random.default_rng(self.seed)
+        shuffled = order.permutation(origins)
+        W, V = X[:, shuffled] @ white, of_profile[:, :, shuffled] / spread[:, :, None]
+        residual, known = residual[:, :, shuffled], known[:, :, shuffled]
         batches = max(1, origins // BATCH_ROWS)
+        edges = np.linspace(0, origins, batches + 1).astype(int)
+        weights, slope = np.zeros((2, *p["weights"].shape), np.float32), np.zeros((2, *p["slope"].shape), np.float32)
         total = epochs * batches
         averaged_from = int(total * (1 - AVERAGED))
-        for k in range(total):
-            if k % batches == 0:
-                shuffled = order.permutation(origins)
-            batch = shuffled[k % batches :: batches]
-            w, v = W[:, batch], V[:, batch]
-            error = residual[:, batch] - w @ weights[0] - v * slope[0][:, None]
-            gradient = np.clip(error / limit, -1, 1) * known[:, batch]
-            step = pace * np.float32(first_step / (1 + (STEP_DECAY - 1) * k / total) / len(batch))
-            weights[0] += step[:, None] * (w.transpose(0, 2, 1) @ gradient)
-            slope[0] += step * (v * gradient).sum(axis=1)
+        for k, b in enumerate(np.concatenate([order.permutation(batches) for _ in range(epochs)])):
+            batch = slice(edges[b], edges[b + 1])
+            w, v = W[:, batch], V[:, :, batch]
+            error = residual[:, :, batch] - weights[0] @ w.transpose(0, 2, 1) - v * slope[0][:, :, None]
+            gradient = np.clip(error / limit, -1, 1) * known[:, :, batch]
+            step = pace * np.float32(first_step / (1 + (STEP_DECAY - 1) * k / total) / len(w[0]))
+            weights[0] += step[:, :, None] * (gradient @ w)
+            slope[0] += step * (v * gradient).sum(axis=2)
             if k >= averaged_from:
                 weights[1] += weights[0]
                 slope[1] += slope[0]
         count = total - averaged_from
-        p["weights"] = p["weights"] + white @ (weights[1] / count)
+        p["weights"] = p["weights"] + (weights[1] / count) @ white.transpose(0, 2, 1)
         p["slope"] = p["slope"] + slope[1] / count / spread
         return p
 
@@ -270,8 +272,8 @@ def _best_share(learnt: _Rows, least_rows: int) -> Float32Array:
     """Of SHARES, the one with the least absolute error [n, K]; 0 where fewer than `least_rows` have a profile."""
     known = np.isfinite(learnt.change) & np.isfinite(learnt.to_profile)
     change, to_profile = (np.where(known, part, np.float32(0)) for part in (learnt.change, learnt.to_profile))
-    errors = np.stack([np.abs(change - share * to_profile).sum(axis=1) for share in SHARES])
-    return np.where(known.sum(axis=1) >= least_rows, SHARES[errors.argmin(axis=0)], np.float32(0))
+    errors = np.stack([np.abs(change - share * to_profile).sum(axis=2) for share in SHARES])
+    return np.where(known.sum(axis=2) >= least_rows, SHARES[errors.argmin(axis=0)], np.float32(0))
 
 
 def _uncorrelated(X: Float32Array, l2: float) -> Float32Array:
