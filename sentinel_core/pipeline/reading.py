@@ -236,6 +236,7 @@ def _settle(
     if state.scraped_until is not None and reading.end < state.scraped_until:
         # an older span: it may name series that are long gone, and says nothing about those that live
         _add_unknown(conn, reading, live, vanished_at=reading.end)
+        watch_store.mark_seen_earlier(conn, reading.watch_id, _first_samples(reading.scrape.window))
         return row
     window = reading.scrape.window
     quiet = max(LATE_SECONDS, 3 * window.step_seconds, 3 * reading.facts.scrape_interval)
@@ -254,6 +255,14 @@ def _settle(
         span = 0 if first is None else reading.end - first + window.step_seconds
         row["buffer_fill"] = min(1.0, span / (reading.watch.lookback_steps * window.step_seconds))
     return row
+
+
+def _first_samples(window: Window) -> dict[int, int]:
+    """Time of the first sample of each series that has one."""
+    finite = np.isfinite(window.values)
+    some = finite.any(axis=1)
+    times = window.timestamps[np.argmax(finite[some], axis=1)]
+    return dict(zip(window.fingerprints[some].tolist(), times.tolist(), strict=True))
 
 
 def _add_unknown(conn: sa.Connection, reading: _Reading, live: IntArray, vanished_at: int | None = None) -> int:

@@ -27,16 +27,16 @@ class WatchStatus:
 
 
 def status(context: Context) -> dict[str, dict[str, object]]:
-    """Every configured watch by its canonical selector; where two share one, their slugs are appended."""
+    """Every configured watch by its canonical selector; where two share one, their slugs are appended. Only reads."""
     now = context.clock()
-    ids = context.watch_ids()
     with context.store.database.read() as conn:
         states = watch_store.states(conn)
         serving = registry.serving(conn)
     found: dict[str, dict[str, object]] = {}
     selectors = [watch.selector for watch in context.config.watches]
     for watch in context.config.watches:
-        state, active = states.get(watch.slug), serving.get(ids[watch.slug])
+        state = states.get(watch.slug)
+        active = None if state is None else serving.get(state.watch_id)
         entry = WatchStatus(
             slug=watch.slug,
             model_class=watch.model_path,

@@ -217,6 +217,16 @@ def first_sample(connection: sa.Connection, watch_id: int) -> int | None:
     return oldest
 
 
+def mark_seen_earlier(connection: sa.Connection, watch_id: int, first_seen: Mapping[int, int]) -> None:
+    """Move `first_seen` back where an older span had samples already; fingerprint -> timestamp."""
+    table = schema.series
+    mine = (table.c.watch_id == watch_id) & (table.c.fingerprint == sa.bindparam("one"))
+    rows = [{"one": fingerprint, "ts": ts} for fingerprint, ts in first_seen.items()]
+    if rows:
+        earlier = table.update().where(mine & (table.c.first_seen > sa.bindparam("ts")))
+        connection.execute(earlier.values(first_seen=sa.bindparam("ts")), rows)
+
+
 def known_series(connection: sa.Connection, watch_id: int) -> set[int]:
     """Return the fingerprints of every series that a watch ever had."""
     table = schema.series
