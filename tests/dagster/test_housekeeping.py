@@ -17,6 +17,7 @@ from sentinel_dagster.jobs import LANE_TAG
 from sentinel_dagster.reconcile import reconcile
 from sentinel_dagster.retention import purge_runs
 
+CHECK = dg.AssetCheckKey(dg.AssetKey("something"), "well")
 HOUR = "2026-03-01-10:00"
 
 
@@ -41,11 +42,15 @@ def stored(home: Path) -> Iterator[dg.DagsterInstance]:
 def finished(instance: dg.DagsterInstance, *, lane: str | None = "tick", hour: str = HOUR, fails: bool = False) -> str:
     """Run a one-asset job to its end, logs and all; returns the run's id."""
 
-    @dg.asset(partitions_def=dg.HourlyPartitionsDefinition(start_date="2026-03-01-00:00"))
-    def something(context: dg.AssetExecutionContext) -> None:
+    @dg.asset(
+        partitions_def=dg.HourlyPartitionsDefinition(start_date="2026-03-01-00:00"),
+        check_specs=[dg.AssetCheckSpec(CHECK.name, asset=CHECK.asset_key)],
+    )
+    def something(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
         print("a line in the run's own log")
         if fails:
             raise dg.Failure("on purpose", allow_retries=False)
+        return dg.MaterializeResult(check_results=[dg.AssetCheckResult(passed=True)])
 
     tags = {LANE_TAG: lane} if lane else {}
     result = dg.materialize([something], instance=instance, partition_key=hour, tags=tags, raise_on_error=False)
@@ -70,6 +75,8 @@ def test_purge_thins_ticks_to_one_an_hour_and_deletes_their_files(home: Path, st
     assert {run.run_id for run in stored.get_runs()} == {newer, next_hour, training, by_hand}
     assert not files(home, older)
     assert not files(home, failed)
+    checked = stored.event_log_storage.get_asset_check_execution_history(CHECK, limit=100)
+    assert {record.run_id for record in checked} == {newer, next_hour, training, by_hand}
     assert all(files(home, kept) for kept in (newer, next_hour, training, by_hand))
 
 
