@@ -10,8 +10,9 @@ intercept per slot of the day (`models.daily_profile`).
 The gradient is that of Huber's loss, which spikes cannot drown. Neighbouring lags are nearly equal, which makes plain
 steps crawl (10 epochs of 1,440 single rows each were not enough): steps are taken in coordinates in which the features
 are uncorrelated, in units of the head's own mean change, and the weights of the later ones are averaged (Polyak and
-Juditsky 1992). On 152 operations series this has MASE 0.41 / 0.63 / 0.95 (1 step, 12 steps, a day ahead); steps on the
-standardised features as they are, fed back recursively, have 0.44 / 0.77 / 1.19.
+Juditsky 1992). On 890 operations series this has MASE 0.40 / 0.60 / 0.92 (1 step, 12 steps, a day ahead); on a sample of
+them 0.41 / 0.63 / 0.95, where steps on the standardised features as they are, fed back recursively, have 0.44 / 0.77 /
+1.19. One series of 1,440 samples, 30 lags and 5 leads takes 1 ms.
 """
 
 from dataclasses import dataclass
@@ -169,6 +170,7 @@ class SGDRegressorModel(FiveMethods):
         day = np.maximum(now // features.DAY_SECONDS - times[first_new] // features.DAY_SECONDS, 0)
         here = before[:, day, daily_profile.slot_of(now, self.slots)]
         X = self._inputs(filled, now, here)
+        X[~began] = 0.0
         change = np.full((len(z), len(self.knots), len(now)), np.nan, np.float32)
         there = np.empty_like(change)
         for k, lead in enumerate(self.knots):
@@ -281,7 +283,8 @@ def _uncorrelated(X: Float32Array, l2: float) -> Float32Array:
 
     l2 is added to the correlations' diagonal, so that directions without movement are not blown up.
     """
-    square = X.transpose(0, 2, 1) @ X / X.shape[1]
+    square = X.transpose(0, 2, 1) @ X
+    square /= np.maximum(square[:, -1:, -1:], 1.0)  # the last column is 1 in every row since the series began
     size = np.sqrt(np.einsum("nff->nf", square)).astype(np.float64)
     size[size < 1e-9] = 1.0
     correlation = square / size[:, :, None] / size[:, None] + l2 * np.eye(X.shape[2])

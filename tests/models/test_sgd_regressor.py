@@ -117,6 +117,20 @@ def test_finite_on_everything_and_far_ahead() -> None:
         assert (forecast[~blind] <= (high + 0.51 * (high - low) + 1e-9)[:, None]).all()
 
 
+def test_a_late_start_learns_like_a_short_history() -> None:
+    """What lies before a series began neither teaches nor disturbs."""
+    values = noisy(12, 288 * 4)
+    values[:, : 288 * 3] = np.nan
+    window = window_of(values)
+    origins = range(288 * 4 - 100, 288 * 4 - 12, 7)
+    errors = []
+    for first in (0, 288 * 3):
+        model = model_of()
+        model.fit_window(window.columns(slice(first, 288 * 4 - 100)))
+        errors.append(mae(model, window, origins, 12))
+    assert errors[0] < 1.1 * errors[1]
+
+
 def test_too_short_to_learn_repeats_the_newest_value() -> None:
     """With fewer samples than the lookback the forecast is the last value."""
     window = window_of([[1.0, 5.0, 2.0]])
