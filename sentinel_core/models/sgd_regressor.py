@@ -8,11 +8,11 @@ intercept per slot of the day (`models.daily_profile`).
     value(lead) - last = share * (profile(target) - last) + slope * (profile(target) - profile(origin)) + weights . X
 
 The gradient is that of Huber's loss, which spikes cannot drown. Neighbouring lags are nearly equal, which makes plain
-steps crawl (10 epochs of 1,440 single rows each were not enough): steps are taken in coordinates in which the features
-are uncorrelated, in units of the head's own mean change, and the weights of the later ones are averaged (Polyak and
-Juditsky 1992). On 890 operations series this has MASE 0.40 / 0.60 / 0.92 (1 step, 12 steps, a day ahead); on a sample of
-them 0.41 / 0.63 / 0.95, where steps on the standardised features as they are, fed back recursively, have 0.44 / 0.77 /
-1.19. One series of 1,440 samples, 30 lags and 5 leads takes 1 ms.
+steps crawl: they are taken in coordinates in which the features are uncorrelated, in units of the head's own mean
+change, and the weights of the later ones are averaged (Polyak and Juditsky 1992). On 890 operations series this has
+MASE 0.40 / 0.60 / 0.92 (1 step, 12 steps, a day ahead); on a sample of them 0.41 / 0.63 / 0.95, where steps on the
+standardised features as they are, fed back recursively, have 0.44 / 0.77 / 1.19. One series of 1,440 samples, 30 lags
+and 5 leads takes 1 ms.
 """
 
 from dataclasses import dataclass
@@ -240,8 +240,8 @@ class SGDRegressorModel(FiveMethods):
         return p
 
     def _floats(self, window: Window) -> int:
-        """Block size: X of a series. Larger blocks than the caches hold are still faster, as each step is one call."""
-        return max(1, len(window.timestamps) * (self.lookback_steps + 8) // 4)
+        """Blocks of 16 series, so that each step is one call for many of them; fewer where the history is very long."""
+        return max(rows.BLOCK_FLOATS // 16, len(window.timestamps) * (self.lookback_steps + 8) // 32)
 
 
 def _knots(horizon_steps: int) -> IntArray:
