@@ -77,6 +77,7 @@ def dump(fitted: Fitted, feature_names: Sequence[str]) -> tuple[bytes, str]:
     joblib.dump(
         {
             "format": FORMAT,
+            "code_version": model.code_version,
             "granularity": model.granularity,
             "horizon": model.horizon,
             "lookback": model.lookback,
@@ -146,6 +147,11 @@ def load(content: bytes, version: Version, construct: Callable[[str, str, Mappin
         raise ArtifactError(
             f"the artifact of version v{version.version} forecasts {state['horizon']} in steps of {state['granularity']}, "
             f"its watch {template.horizon} in steps of {template.granularity}; retrain the watch"
+        )
+    if state["code_version"] != template.code_version:
+        raise ArtifactError(
+            f"version v{version.version} was trained by another release's {version.model_class} (code version "
+            f"{state['code_version']}, this one has {template.code_version}); retrain the watch"
         )
     if state["feature_names"] != json.loads(version.feature_names):
         raise ArtifactError(f"the artifact of version v{version.version} has other features than the registry says")

@@ -1,6 +1,7 @@
 """Train on a copy, validate on held-back origins at every lead, and judge each series' candidate against its champion."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,7 +113,8 @@ def train(
     candidate_errors = residuals(fit(before), window, origins)
     champion_errors = np.full_like(candidate_errors, np.nan)
     if champion_model is not None:
-        champion_errors[known] = residuals(champion_model, window.rows(known), origins)
+        with suppress(Exception):  # a champion that fails on its own series is no reason to keep it
+            champion_errors[known] = residuals(champion_model, window.rows(known), origins)
     judged = _fair(window, origins, champion_end)
     mae = _mean_absolute(candidate_errors[:, judged])
     champion_mae = _mean_absolute(champion_errors[:, judged])

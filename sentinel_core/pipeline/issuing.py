@@ -16,6 +16,7 @@ from sentinel_core.models import catalogue
 from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reports import ForecastReport
 from sentinel_core.pipeline.serving import load_serving, load_version
+from sentinel_core.registry import Version
 from sentinel_core.storage import forecast_store, watch_store, windows_store
 from sentinel_core.windows import IntArray, Window, grid, unique
 
@@ -32,9 +33,8 @@ class _Job:
     watch: WatchConfig
     watch_id: int
     fingerprints: IntArray
-    fitted: Fitted
-    version: int
-    model_class: str
+    fitted: Fitted | None  # None: the serving artifact cannot be read, nor any older one
+    version: Version | None
 
 
 def issue_forecasts(
@@ -60,20 +60,20 @@ def _issue_live(context: Context, end: int, slugs: Sequence[str] | None) -> Fore
     models, failures = load_serving(context, watches, ids)
     live = _by_owner(owner, fingerprints)
     due: dict[tuple[int, int], list[_Job]] = {}
+    report = _Tally(failures)
+    began = context.clock()
     missed: list[tuple[WatchConfig, int, int]] = []
     for watch in watches:
         state = states.get(watch.slug)
-        if state is None or state.scraped_until is None or watch.slug not in models:
+        if state is None or state.scraped_until is None or not (watch.slug in models or watch.slug in failures):
             continue
         origin = min(state.scraped_until, end - end % watch.step_seconds)
-        fitted, version = models[watch.slug]
+        fitted, version = models.get(watch.slug, (None, None))
         members = live.get(ids[watch.slug], fingerprints[:0])
-        job = _Job(watch, ids[watch.slug], members, fitted, version.version, version.model_class)
+        job = _Job(watch, ids[watch.slug], members, fitted, version)
         due.setdefault((watch.step_seconds, origin), []).append(job)
         if state.forecast_origin is not None and origin - state.forecast_origin > watch.step_seconds:
             missed.append((watch, state.forecast_origin + watch.step_seconds, origin - watch.step_seconds))
-    report = _Tally(failures)
-    began = context.clock()
     for (step, origin), jobs in due.items():
         blocks = _forecast(context, step, origin, jobs, report)
         if not blocks:
@@ -90,6 +90,10 @@ def _issue_live(context: Context, end: int, slugs: Sequence[str] | None) -> Fore
                 for watch_id, count in unlearnt.items()
             ]
             watch_store.update_states(conn, rows)
+            wrong = [(job.watch_id, report.failures[job.watch.slug]) for job in jobs if job.watch.slug in report.failures]
+            now = context.clock()
+            errors = [{"watch_id": one, "last_error": f"forecast: {text}", "last_error_at": now} for one, text in wrong]
+            watch_store.update_states(conn, errors)
             context.count("sentinel_forecasts_total", sum(len(block.fingerprints) for block in blocks))
             context.flush(conn)
         report.add(blocks, len(columns["fp"]), 1)
@@ -114,6 +118,9 @@ def _forecast(
     learnt: dict[str, list[tuple[_Job, Fitted]]] = {}
     blocks: list[_Block] = []
     for job in jobs:
+        if job.fitted is None:
+            blocks.append(_last_values(context, step, origin, job, job.fingerprints))
+            continue
         if np.array_equal(job.fingerprints, job.fitted.model.fingerprints):  # as it nearly always is
             learnt.setdefault(_signature(job), []).append((job, job.fitted))
             continue
@@ -123,29 +130,35 @@ def _forecast(
         fresh = job.fingerprints[~known]
         if len(fresh):
             window = _context_window(context, step, fresh, origin, UNLEARNT_CONTEXT_STEPS)
+            number = 0 if job.version is None else job.version.version
             try:
-                forecast = forecasts.issue_unlearnt(job.fitted, window, job.watch.horizon_steps, job.version)
-            except SentinelError:  # a person's model may refuse to pool; the last value never does
-                forecast = forecasts.issue_unlearnt(None, window, job.watch.horizon_steps, job.version)
+                forecast = forecasts.issue_unlearnt(job.fitted, window, job.watch.horizon_steps, number)
+            except Exception as error:  # a person's model may raise anything when it pools; the last value never does
+                report.failures[job.watch.slug] = _words(error)
+                forecast = forecasts.issue_unlearnt(None, window, job.watch.horizon_steps, number)
             blocks.append(_Block(job.watch_id, fresh, forecast))
     for members in learnt.values():
         try:
             blocks += _forecast_together(context, step, origin, members, report)
-        except SentinelError:
-            # one watch's model must not take the others with it: find out which, alone
+        except Exception:  # a person's model may raise anything, and must not take other watches with it: which is it?
             for member in members:
                 try:
                     blocks += _forecast_together(context, step, origin, [member], report)
-                except SentinelError as error:
-                    report.failures[member[0].watch.slug] = str(error)
-                    blocks.append(_last_values(context, step, origin, *member))
+                except Exception as error:
+                    job, part = member
+                    report.failures[job.watch.slug] = _words(error)
+                    blocks.append(_last_values(context, step, origin, job, part.model.fingerprints))
     return blocks
 
 
-def _last_values(context: Context, step: int, origin: int, job: _Job, part: Fitted) -> _Block:
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, SentinelError) else f"{type(error).__name__}: {error}"
+
+
+def _last_values(context: Context, step: int, origin: int, job: _Job, fingerprints: IntArray) -> _Block:
     """Where a model fails altogether something honest still stands: the last value, marked as such."""
-    window = _context_window(context, step, part.model.fingerprints, origin, UNLEARNT_CONTEXT_STEPS)
-    forecast = forecasts.issue_unlearnt(None, window, job.watch.horizon_steps, job.version)
+    window = _context_window(context, step, fingerprints, origin, UNLEARNT_CONTEXT_STEPS)
+    forecast = forecasts.issue_unlearnt(None, window, job.watch.horizon_steps, 0)
     return _Block(job.watch_id, window.fingerprints, forecast)
 
 
@@ -171,8 +184,10 @@ def _forecast_together(
 
 
 def _signature(job: _Job) -> str:
+    assert job.fitted is not None
+    assert job.version is not None
     model = job.fitted.model
-    spec = [job.model_class, model.horizon_steps, model.lookback_steps, sorted(model.model_params.items())]
+    spec = [job.version.model_class, model.horizon_steps, model.lookback_steps, sorted(model.model_params.items())]
     return json.dumps(spec, default=str)
 
 

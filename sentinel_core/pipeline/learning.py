@@ -14,7 +14,7 @@ from sentinel_core.actions import COLD_START, FINETUNE, RETRAIN
 from sentinel_core.config import WatchConfig
 from sentinel_core.durations import parse_duration
 from sentinel_core.errors import ModelError, SentinelError, TransientSourceError
-from sentinel_core.forecasts import Fitted
+from sentinel_core.forecasts import NAIVE, Fitted
 from sentinel_core.models import catalogue
 from sentinel_core.pipeline import deciding
 from sentinel_core.pipeline.context import Context
@@ -25,9 +25,9 @@ from sentinel_core.pipeline.scoring import drifting
 from sentinel_core.pipeline.serving import forget_drift, load_serving
 from sentinel_core.prometheus.scrape import newest_step
 from sentinel_core.registry import Version
-from sentinel_core.storage import watch_store, windows_store
+from sentinel_core.storage import forecast_store, watch_store, windows_store
 from sentinel_core.training import Candidate
-from sentinel_core.windows import IntArray, Window
+from sentinel_core.windows import IntArray, Window, unique
 
 BLOCK_SAMPLES = 8_000_000  # values fitted at once: 64 MB, and a few times that inside a model
 REMEMBERED_SECONDS = 86_400  # a vanished series keeps its parameters for a day, in case it comes back
@@ -42,6 +42,7 @@ class _Task:
     kind: str
     fingerprints: IntArray
     champion: tuple[Fitted, Version] | None
+    parent: int | None  # the version that serves, even where its artifact cannot be read any more
     start: int
     end: int
 
@@ -84,12 +85,15 @@ def _train_watch(
     start = end - (watch.history_steps - 1) * watch.step_seconds
     champions, _ = load_serving(context, [watch], {watch.slug: watch_id})
     champion = champions.get(watch.slug)
+    with context.store.database.read() as conn:
+        active = registry.serving(conn).get(watch_id)
+    parent = None if active is None else active[1].version
     if champion is not None and champion[1].spec_digest != watch.spec_digest:
         kind = RETRAIN  # another model, grid or parameters: there is nothing to continue
     fingerprints, kind = _choose(context, watch, watch_id, kind, champion, lease, end)
     if not len(fingerprints):
         return _failed(context, watch, watch_id, kind, lease, "there is no series to train")
-    task = _Task(watch, watch_id, kind, fingerprints, champion, start, end)
+    task = _Task(watch, watch_id, kind, fingerprints, champion, parent, start, end)
     candidates, trained_start, sample = _fit(context, task)
     if not candidates:
         need = watch.lookback_steps + watch.horizon_steps
@@ -134,12 +138,24 @@ def _choose(
         return live, COLD_START
     known = np.isin(live, champion[0].model.fingerprints)
     if kind == COLD_START:
-        return live[~known], kind
+        return np.intersect1d(live, np.union1d(live[~known], _unlearnt(context, watch, watch_id))), kind
     if lease.reason in ("low drift", "high drift"):
         severity = drifting(context, watch, champion[0], end)
         at_least = drift.HIGH if kind != FINETUNE else drift.LOW
         return np.intersect1d(live, champion[0].model.fingerprints[severity >= at_least]), kind
     return (live[known] if kind == FINETUNE else live), kind
+
+
+def _unlearnt(context: Context, watch: WatchConfig, watch_id: int) -> IntArray:
+    """Series whose newest forecast comes from no version of their own: new ones, and those whose model fails."""
+    with context.store.database.read() as conn:
+        state = watch_store.states(conn)[watch.slug]
+    if state.forecast_segment_id is None:
+        return np.empty(0, np.int64)
+    rows = forecast_store.read_segment(
+        context.store, state.forecast_segment_id, watch_ids=[watch_id], origin=state.forecast_origin
+    )
+    return unique(rows["fp"][rows["version"] <= NAIVE])
 
 
 def _fit(context: Context, task: _Task) -> tuple[list[tuple[Window, Candidate]], int, Window | None]:
@@ -217,7 +233,7 @@ def _conclude(
     row = Version(
         watch_id=task.watch_id,
         version=number,
-        parent=None if champion is None else champion[1].version,
+        parent=task.parent,
         kind=task.kind,
         reason=lease.reason,
         model_class=watch.model_path,
@@ -297,8 +313,10 @@ def _verdict(
     task: _Task, refitted: int, total: int, champion: tuple[Fitted, Version] | None, promoted: bool
 ) -> str:
     share = f"{refitted} of {total} series accepted the new parameters"
-    if champion is None:
+    if task.parent is None:
         return f"serves: first version, {share}"
+    if champion is None:
+        return f"serves instead of v{task.parent}, whose artifact cannot be read: {share}"
     if not promoted:
         return f"recorded, does not serve: a rollback to {_label(champion)} holds; {share}"
     return f"serves instead of {_label(champion)}: {share}, the others keep theirs"

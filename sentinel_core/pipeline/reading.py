@@ -72,8 +72,9 @@ def scrape_windows(
             state = states[watch.slug]
             step = watch.step_seconds
             first = start
-            if mode == "tick" and state.scraped_until is not None:
-                first = max(start, state.scraped_until + step) - late_steps(step) * step
+            if mode == "tick":
+                fresh = start if state.scraped_until is None else max(start, state.scraped_until + step)
+                first = fresh - late_steps(step) * step
             last = min(end, newest_step(settled, step, 0))
             yield from read_span(client, watch, state.watch_id, _known(state), first, last, now)
 

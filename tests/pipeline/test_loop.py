@@ -132,10 +132,12 @@ def test_rollback_is_shown_at_once_and_holds(world: World, load: Watch) -> None:
     (slug,) = engine.sync_watches()
     engine.train([slug], kind="cold_start", reason="test", run_id="first")
     world.tick(engine)
+    # a configured change serves whether or not it is better: so there is a second version to roll back from
+    engine = world.engine(load(lookback="20m"))
+    (request,) = engine.decide_actions()
+    assert request.kind == "retrain"
     engine.train([slug], kind="retrain", reason="test", run_id="second")
-    before = engine.serving(slug)
-    if before.version == 1:
-        pytest.skip("the candidate was not better; nothing to roll back")
+    assert engine.serving(slug).version == 2
     report = engine.roll_back(slug, reason="it looks wrong")
     assert (report.version, report.previous, report.pinned) == (1, 2, True)
     assert report.trained_run_id == "first"
