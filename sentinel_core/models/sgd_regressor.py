@@ -29,6 +29,7 @@ from sentinel_core.windows import FloatArray, IntArray, Window
 Float32Array = NDArray[np.float32]
 
 BATCH_ROWS = 64  # 32 and 128 are 3 % worse at 12 steps
+ENOUGH_STEPS = 256  # a week of minutes gets better by none beyond these
 HUBER_SHARE = 0.3  # residuals beyond this share of the head's mean change count by their sign only
 STEP_DECAY = 5.0  # the first step is this many times the last
 LEAD_SLOWS = 0.15  # steps shrink with the lead to this power: far targets overlap and would be learnt by heart
@@ -51,8 +52,8 @@ class _Rows:
 class SGDRegressorModel(FiveMethods):
     """SGD on lags, rolling mean and spread, hour and weekday; a finetune continues from the current weights.
 
-    model_params: learning_rate (the first step, in units of the series' mean change), epochs (passes over a history),
-    l2 (ridge on the correlations of the features), seed (order of the rows).
+    model_params: learning_rate (the first step, in units of the series' mean change), epochs (passes over a history,
+    fewer over one of weeks), l2 (ridge on the correlations of the features), seed (order of the rows).
 
     >>> model = SGDRegressorModel("1h", "6h", "4h")
     >>> times = np.arange(480) * 3600
@@ -221,9 +222,9 @@ class SGDRegressorModel(FiveMethods):
         batches = max(1, origins // BATCH_ROWS)
         edges = np.linspace(0, origins, batches + 1).astype(int)
         weights, slope = np.zeros((2, *p["weights"].shape), np.float32), np.zeros((2, *p["slope"].shape), np.float32)
-        total = epochs * batches
+        total = max(batches, min(epochs * batches, ENOUGH_STEPS))
         averaged_from = int(total * (1 - AVERAGED))
-        for k, b in enumerate(np.concatenate([order.permutation(batches) for _ in range(epochs)])):
+        for k, b in enumerate(np.concatenate([order.permutation(batches) for _ in range(epochs)])[:total]):
             batch = slice(edges[b], edges[b + 1])
             w, v = W[:, batch], V[:, :, batch]
             error = residual[:, :, batch] - weights[0] @ w.transpose(0, 2, 1) - v * slope[0][:, :, None]
