@@ -95,6 +95,8 @@ def _attribute(owner: Any, name: str) -> Any:
 
 
 def _check_params(model_class: type, params: dict[str, Any]) -> None:
+    if not params:
+        return
     parameters = inspect.signature(model_class).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
