@@ -3,6 +3,8 @@
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -17,14 +19,6 @@ class DataFolder(Protocol):
 
     def publish(self, name: str, write: Callable[[str], None]) -> int:
         """Let `write(path)` make a local file, put it under a new name for good, and return its size in bytes."""
-        ...
-
-    def put(self, name: str, content: bytes) -> None:
-        """Put bytes under a new name for good."""
-        ...
-
-    def get(self, name: str) -> bytes:
-        """Return a file's bytes; raises FileNotFoundError where there is none."""
         ...
 
     def fetch(self, name: str) -> bytes:
@@ -72,12 +66,6 @@ class LocalFolder:
             raise
         return size
 
-    def put(self, name: str, content: bytes) -> None:
-        self.publish(name, lambda path: _write_bytes(path, content))
-
-    def get(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
-
     def fetch(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
 
@@ -115,50 +103,60 @@ class ObjectFolder:
     """Objects in a bucket; credentials, region and endpoint come from the usual AWS_* environment variables."""
 
     def __init__(self, url: str) -> None:
-        import obstore
+        import obstore  # here: a local store does without
         from obstore.store import from_url
 
         self.url = url.rstrip("/")
         self._obstore = obstore
-        self._store: Any = from_url(self.url)
+        with self._translated():
+            # A tick has a minute at most: better to fail and be repeated than to hang in retries (default: 3 minutes).
+            retries = {"max_retries": 5, "retry_timeout": timedelta(seconds=30)}
+            self._store: Any = from_url(self.url, retry_config=retries)  # type: ignore[call-overload]  # any scheme's
 
     def publish(self, name: str, write: Callable[[str], None]) -> int:
-        with tempfile.TemporaryDirectory(prefix="sentinel-") as folder:
+        with tempfile.TemporaryDirectory(prefix="sentinel-") as folder, self._translated():
             path = Path(folder, "segment.parquet")
             write(str(path))
             self._obstore.put(self._store, name, path)
             return path.stat().st_size
 
-    def put(self, name: str, content: bytes) -> None:
-        self._obstore.put(self._store, name, content)
-
-    def get(self, name: str) -> bytes:
-        return bytes(self._obstore.get(self._store, name).bytes())
-
     def fetch(self, name: str) -> bytes:
-        return bytes(self._obstore.get(self._store, name).bytes())
+        with self._translated():
+            return bytes(self._obstore.get(self._store, name).bytes())
 
     def address(self, name: str) -> str:
         return f"{self.url}/{name}"
 
     def exists(self, name: str) -> bool:
         try:
-            self._obstore.head(self._store, name)
+            with self._translated():
+                self._obstore.head(self._store, name)
         except FileNotFoundError:
             return False
         return True
 
     def delete(self, names: Sequence[str]) -> None:
-        for name in names:
-            try:
-                self._obstore.delete(self._store, name)
-            except FileNotFoundError:
-                continue
+        if names:
+            with self._translated():
+                self._obstore.delete(self._store, list(names))  # one request for up to a thousand
 
     def files(self) -> Iterator[tuple[str, float]]:
-        for chunk in self._obstore.list(self._store):
-            for entry in chunk:
-                yield entry["path"], entry["last_modified"].timestamp()
+        with self._translated():
+            for chunk in self._obstore.list(self._store):
+                for entry in chunk:
+                    yield entry["path"], entry["last_modified"].timestamp()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except BaseError as error:
+            reason = str(error).split("\n")[0]
+            raise StoreError(f"{self.url} refuses: {reason}; check data_url and the AWS_* variables") from error
 
 
 def open_folder(url: str) -> DataFolder:
@@ -177,10 +175,6 @@ def open_folder(url: str) -> DataFolder:
     if "://" in url:
         raise StoreError(f"data_url {parts.scheme}:// is not supported; use file:///path or s3://bucket/prefix")
     return LocalFolder(Path(url))
-
-
-def _write_bytes(path: str, content: bytes) -> None:
-    Path(path).write_bytes(content)
 
 
 def _fsync(path: Path) -> None:

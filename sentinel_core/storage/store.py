@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from types import TracebackType
 
-from sentinel_core.storage.data_folder import DataFolder
 from sentinel_core.storage.database import Database
 from sentinel_core.storage.segments import SegmentStore
 
@@ -23,11 +22,6 @@ class Store:
         """
         database = Database(sql_url)
         return cls(database, SegmentStore(database, data_url))
-
-    @property
-    def blobs(self) -> DataFolder:
-        """Files of any content beside the segments, model artifacts for one: put, get, delete by name."""
-        return self.segments.folder
 
     def close(self) -> None:
         """Close connections and free the query engine."""

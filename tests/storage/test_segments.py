@@ -316,10 +316,15 @@ def test_any_ordinary_folder_name_works(tmp_path: Path, name: str) -> None:
             assert (read.values == 1.0).all()
 
 
-def test_blobs_come_back_as_they_were_put(store: Store) -> None:
+def test_other_files_come_back_as_they_were_published(store: Store) -> None:
     """Artifacts lie beside the segments; a missing one is FileNotFoundError."""
-    store.blobs.put("models/a/v1", b"\x00parameters")
-    assert store.blobs.get("models/a/v1") == b"\x00parameters"
-    store.blobs.delete(["models/a/v1", "models/a/never"])
+    folder = store.segments.folder
+    assert folder.publish("models/a/v1", lambda path: _fill(path, b"\x00parameters")) == 11
+    assert folder.fetch("models/a/v1") == b"\x00parameters"
+    folder.delete(["models/a/v1", "models/never"])
     with pytest.raises(FileNotFoundError):
-        store.blobs.get("models/a/v1")
+        folder.fetch("models/a/v1")
+
+
+def _fill(path: str, content: bytes) -> None:
+    Path(path).write_bytes(content)
