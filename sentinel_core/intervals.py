@@ -17,6 +17,7 @@ LEAD_BAND = 1.5  # neighbouring leads up to this factor away speak for a lead
 BAND_LEADS = 8  # of which at most so many are looked at
 FLEET_VALUES = 200_000  # a quantile of the fleet from so many values is sure to a few thousandths
 BLOCK_FLOATS = 1 << 21
+ALLOWANCE = 1.04  # for change: of real series 76 / 93 % were inside the bounds for 80 / 95 %, now 78 / 94.5 %
 MEAN_ABSOLUTE_TO_SD = 1.2533  # of a normal distribution
 
 
@@ -45,7 +46,7 @@ def offsets(errors: FloatArray, level: float) -> FloatArray:
             own = _own_quantiles(errors[rows][:, :, columns] / size_of, counts[rows], tails)
             trust = np.where(counts[rows] > 2, counts[rows] / (counts[rows] + FEW_ORIGINS), 0.0)[:, None]
             units[rows, k] = trust * own + (1 - trust) * fleet
-    result: FloatArray = between_knots(units, at, np.arange(1, leads + 1)[None]) * scale[:, :, None]
+    result: FloatArray = between_knots(units, at, np.arange(1, leads + 1)[None]) * (ALLOWANCE * scale)[:, :, None]
     return result
 
 

@@ -31,9 +31,9 @@ def residuals(draw: Callable[..., np.ndarray], rng: np.random.Generator, scale: 
 @pytest.mark.parametrize("level", [0.8, 0.95])
 @pytest.mark.parametrize(("series", "origins"), [(1, 48), (1, 8), (30, 3), (30, 8), (30, 48), (200, 200)])
 def test_coverage(series: int, origins: int, level: float, draw: Callable[..., np.ndarray]) -> None:
-    """Fresh residuals fall inside as often as the level says: 95 % within 2.5 points, 80 % within 4.
+    """Fresh residuals fall inside as often as the level says, or a little more: 92 to 98 % for 95 %, 78 to 86 for 80.
 
-    Eight origins of a single series are too few for that: there the bounds hold within 5 points.
+    The bounds allow for change that these residuals, all drawn alike, do not have.
     """
     rng = np.random.default_rng(7)
     inside = []
@@ -41,8 +41,8 @@ def test_coverage(series: int, origins: int, level: float, draw: Callable[..., n
         scale = np.exp(2 * rng.normal(size=series))
         offsets = intervals.offsets(residuals(draw, rng, scale, origins), level)
         inside.append(intervals.coverage(residuals(draw, rng, scale, 100), offsets))
-    tolerance = 0.05 if series == 1 and origins < 20 else 0.025 if level == 0.95 else 0.04
-    assert np.mean(inside) == pytest.approx(level, abs=tolerance)
+    fewest, most = {0.8: (0.78, 0.86), 0.95: (0.92, 0.98)}[level]
+    assert fewest <= np.mean(inside) <= most
 
 
 def test_every_lead_is_covered_alike() -> None:
@@ -53,7 +53,7 @@ def test_every_lead_is_covered_alike() -> None:
     fresh = residuals(normal, rng, scale, 200)
     per_lead = [intervals.coverage(fresh[:, :, k : k + 1], offsets[:, k : k + 1]) for k in range(LEADS)]
     assert min(per_lead) > 0.93
-    assert max(per_lead) < 0.975
+    assert max(per_lead) < 0.98
 
 
 def test_width_rises_with_the_lead() -> None:

@@ -17,7 +17,8 @@ from sentinel_core.windows import FloatArray, Window
 
 SURE_SLOPE = 4.0  # a slope whose squared t value is below this is noise and counts as level
 LARGEST_ALIKE = 0.98  # beyond, neighbouring deviations are taken for a wandering level: fifty count as one
-STAY = (0.0, 0.0)  # before anything is learnt, a deviation stays where it is
+MEMORY_SHARES = (1, 4)  # of the lookback: deviations are averaged over so much of it
+STAY = (0.0,) * (len(MEMORY_SHARES) + 1)  # before anything is learnt, a deviation stays where it is
 
 
 class LinearTrendModel(FiveMethods):
@@ -51,10 +52,10 @@ class LinearTrendModel(FiveMethods):
         columns = np.arange(1.0 - len(context.timestamps), 1.0)
         deviation = context.values - _line(p, now[:, None] + columns)
         newest, age = rows.newest_values(deviation)
-        mean = rows.trailing_mean(deviation, self.lookback_steps)[:, -1]
+        means = [rows.trailing_mean(deviation, steps)[:, -1] - newest for steps in self._memories()]
         leads = np.arange(1, steps + 1)
         shares = rows.between_knots(p["shares"], rows.knots(self.horizon_steps), leads + age[:, None])
-        left = newest[:, None] + np.einsum("nkm,nm->nk", shares, np.stack([mean - newest, -newest], axis=1))
+        left = newest[:, None] + np.einsum("nkm,nm->nk", shares, np.stack([*means, -newest], axis=1))
         forecast: FloatArray = _line(p, now[:, None] + leads) + left
         return forecast
 
@@ -71,6 +72,10 @@ class LinearTrendModel(FiveMethods):
             "shares": rows.pooled(self.parameters["shares"], n),
         }
         return self.with_rows(window.fingerprints, parameters)
+
+    def _memories(self) -> list[int]:
+        """Over how many of the newest steps deviations are averaged, long to short."""
+        return [max(1, self.lookback_steps // share) for share in MEMORY_SHARES]
 
     def _learn(self, window: Window, new_steps: int, old: rows.Parameters | None) -> rows.Parameters:
         """Parameters of a block of series.
@@ -99,10 +104,11 @@ class LinearTrendModel(FiveMethods):
         slope = slope * _certainty(line, slope, spread, alike)
         level = middle_v - slope * middle_t
         deviation = z - (level[:, None] + slope[:, None] * t)
-        mean = rows.trailing_mean(deviation, self.lookback_steps)
+        means = [rows.trailing_mean(deviation, steps) for steps in self._memories()]
 
         def back(_: int, origins: slice) -> Sequence[FloatArray]:
-            return mean[:, origins] - deviation[:, origins], -deviation[:, origins]
+            now = deviation[:, origins]
+            return [*(mean[:, origins] - now for mean in means), -now]
 
         at = rows.knots(self.horizon_steps)
         shares, sums = regression.shares(deviation, back, STAY, at, new_steps, faded)
