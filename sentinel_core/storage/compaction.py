@@ -158,6 +158,8 @@ def _expire(store: Store, dataset: str, now: float, retention_seconds: float, do
     """Drop segments that end before the retention, in whole UTC days, and forget that windows were ever asked for."""
     before = int((now - retention_seconds) // DAY_SECONDS) * DAY_SECONDS
     old = [segment.id for segment in store.segments.segments(dataset, t1=before - 1) if segment.t1 < before]
+    if not old and dataset != "windows":
+        return
     try:
         with store.database.write() as connection:
             if dataset == "windows":

@@ -8,7 +8,8 @@ transaction, makes them visible and drops what they replace. Between the two a c
 import errno
 import re
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -145,12 +146,10 @@ class SegmentStore:
         if rows == 0:
             return Pending((), now)
         path = f"{dataset}/{key}/{t0}-{t1}-{uuid.uuid4().hex}.parquet"  # never twice: a reader may hold the old one
-        try:
+        with self._translated():
             size = self.folder.publish(
                 path, lambda local: self._parquet.write(local, typed, row_group=ROW_GROUPS[dataset])
             )
-        except Exception as error:
-            raise self._explained(error) from error
         return Pending((Part(dataset, key, t0, t1, path, rows, size, position, thinned),), now)
 
     def commit(self, connection: sa.Connection, pendings: Sequence[Pending], drop: Sequence[int] = ()) -> list[int]:
@@ -226,16 +225,9 @@ class SegmentStore:
         if not segments:
             kinds = {name: kind for dataset in DATASETS.values() for name, kind in dataset.items()}
             return {name: np.empty(0, kinds[name]) for name in columns}
-        try:
-            return self._parquet.read([self.folder.address(s.path) for s in segments], columns, where, parameters)
-        except Exception as error:
-            gone = [segment for segment in segments if not self.folder.exists(segment.path)]
-            if gone:
-                raise SegmentGoneError(
-                    f"{gone[0].path} (segment {gone[0].id}) is missing from {self.folder.url}: "
-                    "restore it from a backup, or backfill its span"
-                ) from error
-            raise self._explained(error) from error
+        addresses = [self.folder.address(segment.path) for segment in segments]
+        with self._translated(segments):
+            return self._parquet.read(addresses, columns, where, parameters)
 
     def live(self, dataset: str, key: str, t0: int, t1: int, reader: Callable[[list[Segment]], T]) -> T:
         """Return `reader(live segments in [t0, t1])`, with a fresh list whenever a file was collected under it."""
@@ -256,7 +248,8 @@ class SegmentStore:
         """Delete files dropped, or written and never committed, longer than the grace ago; return how many."""
         before = now - grace_seconds
         # List the folder BEFORE the catalogue: a file committed in between is then known, not an orphan.
-        aged = [name for name, modified in self.folder.files() if modified < before and _OURS.fullmatch(name)]
+        with self._translated():
+            aged = [name for name, modified in self.folder.files() if modified < before and _OURS.fullmatch(name)]
         with self.database.read() as connection:
             known = set(connection.execute(sa.select(table.c.path)).scalars())
         orphans = [name for name in aged if name not in known]
@@ -269,7 +262,8 @@ class SegmentStore:
         with self.database.read() as connection:
             dropped = connection.execute(sa.select(table.c.id, table.c.path).where(table.c.dropped_at <= before)).all()
         for rows in _chunks(dropped):
-            self.folder.delete([row.path for row in rows])  # the file first: a row without a file is only untidy
+            with self._translated():
+                self.folder.delete([row.path for row in rows])  # the file first: a row without a file is only untidy
             ids = [row.id for row in rows]
             with self.database.write() as connection:
                 named = watch_state.c.forecast_segment_id.in_(ids)
@@ -288,17 +282,30 @@ class SegmentStore:
         """Free the query engine."""
         self._parquet.close()
 
-    def _explained(self, error: Exception) -> Exception:
+    @contextmanager
+    def _translated(self, reading: Sequence[Segment] = ()) -> Iterator[None]:
         """Turn what the disk or DuckDB says into a StoreError with a remedy; leave everything else alone."""
-        import duckdb
+        try:
+            yield
+        except StoreError:
+            raise
+        except Exception as error:
+            import duckdb  # here: most processes have loaded it by now, and those that have not cannot raise its errors
 
-        text = str(error)
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in text or "Disk quota" in text:
-            return StoreError(f"no space left on {self.folder.url}: free space or move artifact_store (data_url)")
-        if isinstance(error, OSError | duckdb.Error):
-            reason = text.split("\n")[0]  # DuckDB adds the query, with every path in it
-            return StoreError(f"{self.folder.url} refuses: {reason}; check its permissions and its disk")
-        return error
+            if not isinstance(error, OSError | duckdb.Error):
+                raise
+            for segment in reading:
+                if not self.folder.exists(segment.path):
+                    raise SegmentGoneError(
+                        f"{segment.path} (segment {segment.id}) is missing from {self.folder.url}: "
+                        "restore it from a backup, or backfill its span"
+                    ) from error
+            reason = str(error).split("\n")[0]  # DuckDB adds the query, with every path in it
+            full = "No space left on device" in str(error) or "Disk quota" in str(error)
+            if full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+                text = f"no space left on {self.folder.url}: free space or move artifact_store (data_url)"
+                raise StoreError(text) from error
+            raise StoreError(f"{self.folder.url} refuses: {reason}; check its permissions and its disk") from error
 
 
 # Only what `write` has named is ever deleted: a person may point data_url at a folder with other things in it.

@@ -43,11 +43,11 @@ def postgres_server() -> Iterator[str]:
         identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
     data = folder / "data"
     initdb = [programs / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]
-    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd=folder, **identity)  # type: ignore[call-overload]
+    subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, cwd=folder, **identity)
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
             [programs / "postgres", "-D", data, "-k", folder, "-c", "listen_addresses=", "-F"],
-            stdout=log, stderr=log, cwd=folder, **identity,  # type: ignore[call-overload]
+            stdout=log, stderr=log, cwd=folder, **identity,
         )  # fmt: skip
     try:
         _await_socket(folder, server)

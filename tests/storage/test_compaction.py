@@ -65,7 +65,7 @@ def test_a_backfill_that_commits_during_a_merge_wins(store: Store, monkeypatch: 
     real = windows_store.write_window
 
     def write_slowly(*arguments: object, **named: object) -> Pending:
-        pending = real(*arguments, **named)  # type: ignore[arg-type]
+        pending = real(*arguments, **named)
         tick(store, 5, value=99.0)
         return pending
 
@@ -87,7 +87,7 @@ def test_of_two_compactions_at_once_one_wins(store: Store, monkeypatch: pytest.M
     def write_late(*arguments: object, **named: object) -> Pending:
         monkeypatch.undo()
         assert compact(store, START + 2 * HOUR).merged == 60
-        return real(*arguments, **named)  # type: ignore[arg-type]
+        return real(*arguments, **named)
 
     before = read(store)
     monkeypatch.setattr(compaction, "write_window", write_late)
@@ -99,7 +99,7 @@ def test_of_two_compactions_at_once_one_wins(store: Store, monkeypatch: pytest.M
 
 def test_a_merge_is_bounded_and_still_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """With little room, several files come out, none much above the bound, and nothing is lost."""
-    monkeypatch.setitem(compaction.MERGED_ROWS, "windows", 30)  # type: ignore[misc]
+    monkeypatch.setitem(compaction.MERGED_ROWS, "windows", 30)
     for index in range(60):
         tick(store, index)
     commit(store, windows_store.write_windows(store, STEP, [window([7, 8, 9], START, START + 59 * STEP)], now=START))
@@ -115,7 +115,7 @@ def test_series_that_come_and_go_cost_bounded_pieces(store: Store, monkeypatch: 
     for index in range(8):
         ts = START + index * STEP
         commit(store, windows_store.write_windows(store, STEP, [window([index], ts, ts, 1.0)], now=ts))
-    monkeypatch.setitem(compaction.MERGED_ROWS, "windows", 16)  # type: ignore[misc]
+    monkeypatch.setitem(compaction.MERGED_ROWS, "windows", 16)
     compact(store, START + 2 * HOUR)
     found = windows_store.read_window(store, STEP, np.arange(8), START, START + 7 * STEP)
     np.testing.assert_array_equal(found.values, np.where(np.eye(8) == 1, 1.0, np.nan))
@@ -182,7 +182,7 @@ def test_a_watchs_newest_forecast_is_followed_to_where_it_went(store: Store) -> 
     with store.database.read() as connection:
         state = watch_store.states(connection)["a"]
     assert state.forecast_segment_id not in (None, newest)
-    rows = forecast_store.read_segment(store, state.forecast_segment_id, origin=state.forecast_origin)  # type: ignore[arg-type]
+    rows = forecast_store.read_segment(store, state.forecast_segment_id, origin=state.forecast_origin)
     assert len(rows["fp"]) == 15
 
 

@@ -10,7 +10,7 @@ from tests.storage.samples import DAY, NOW, START, STEP, commit, forecasts
 
 
 def issue(store: Store, **arguments: object) -> list[int]:
-    rows = forecasts(**{"watch": 1, "fingerprints": [10, 20], "origin": START, "horizon": 3, **arguments})  # type: ignore[arg-type]
+    rows = forecasts(**{"watch": 1, "fingerprints": [10, 20], "origin": START, "horizon": 3, **arguments})
     return commit(store, forecast_store.write_forecasts(store, STEP, rows, now=NOW))
 
 
@@ -59,7 +59,7 @@ def test_every_condition_narrows(store: Store) -> None:
     issue(store, watch=2, fingerprints=[30], origin=START + STEP)
 
     def count(**conditions: object) -> int:
-        return len(forecast_store.read_forecasts(store, STEP, **conditions)["fp"])  # type: ignore[arg-type]
+        return len(forecast_store.read_forecasts(store, STEP, **conditions)["fp"])
 
     assert count() == 9
     assert count(watch_ids=[2]) == 3

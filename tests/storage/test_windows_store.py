@@ -1,6 +1,7 @@
 """Windows written in any order and compacted at any time read back as a slow overlay says."""
 
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -149,3 +150,16 @@ def test_any_history_reads_like_the_slow_overlay(
         found = windows_store.read_window(store, STEP, fingerprints, t0, t1)
         np.testing.assert_array_equal(found.values, slow.values(fingerprints, grid(t0, t1, STEP)))
         assert Path(folder, "data").exists() or not slow.samples
+
+
+def test_threads_share_one_store(sqlite_store: Store) -> None:
+    """The sidecar reads from many threads while others write; everybody gets whole answers."""
+    store = sqlite_store
+
+    def work(index: int) -> None:
+        one = window([index], START, START + 9 * STEP, float(index))
+        commit(store, windows_store.write_windows(store, STEP, [one], now=NOW))
+        np.testing.assert_array_equal(read(store, [index], START, START + 9 * STEP).values, one.values)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(40)))
