@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import httpx
 import pytest
+from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 
 from sentinel_core.config import SentinelConfig, WatchConfig
 from sentinel_core.workspace import dagster_home, environment, write_workspace
-from sentinel_dagster.partitions import RANGE_END_TAG, RANGE_START_TAG, hour_key
+from sentinel_dagster.partitions import hour_key
 from tests.dagster.test_assets import events
 from tests.prometheus_server import PrometheusServer
 
@@ -26,6 +28,8 @@ pytestmark = [
 ]
 
 PATIENCE_SECONDS = 180.0
+BACKFILL = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+  __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 
 
 def eventually(what: str, question: Callable[[], Any]) -> Any:
@@ -69,20 +73,22 @@ def running(config: SentinelConfig) -> Iterator[dg.DagsterInstance]:
     """`dagster dev` with its own process group, ended with it; yields its instance."""
     workspace = write_workspace(config)
     command = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace), "-p", str(config.dagster_port)]
-    with (config.store_path / "dagster.log").open("wb") as log:
+    with (
+        dg.DagsterInstance.from_config(str(dagster_home(config))) as instance,  # its tables, before others want them
+        (config.store_path / "dagster.log").open("wb") as log,
+    ):
         process = subprocess.Popen(
             command, stdout=log, stderr=log, env=environment(config, os.environ), start_new_session=True
         )
-    try:
-        with dg.DagsterInstance.from_config(str(dagster_home(config))) as instance:
-            yield instance
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            yield instance
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
 
 def test_the_loop_runs_by_itself_and_by_hand(config: SentinelConfig, running: dg.DagsterInstance) -> None:
@@ -126,8 +132,26 @@ def test_the_loop_runs_by_itself_and_by_hand(config: SentinelConfig, running: dg
     assert serving(slugs[0])[0] == "v1"
 
     now = int(time.time())
-    launch("tick", run_config={}, tags={RANGE_START_TAG: hour_key(now - 7_200), RANGE_END_TAG: hour_key(now)})
-    assert {event.partition for event in events(running, "scraped_windows")} >= {
-        hour_key(now - ago) for ago in (0, 3_600, 7_200)
+    hours = [hour_key(now - ago) for ago in (10_800, 7_200, 3_600)]
+    backfill = {
+        "assetSelection": [{"path": [asset]} for asset in ("scraped_windows", "forecasts", "drift_scores")],
+        "partitionNames": hours,
     }
+    answer = httpx.post(
+        f"http://127.0.0.1:{config.dagster_port}/graphql",
+        json={"query": BACKFILL, "variables": {"params": backfill}},
+        trust_env=False,
+    ).json()
+    backfill_id = answer["data"]["launchPartitionBackfill"]["backfillId"]
+
+    def ended() -> bool:
+        found = running.get_backfill(backfill_id)
+        return found is not None and found.status in BULK_ACTION_TERMINAL_STATUSES
+
+    eventually("the backfill ends", ended)
+    own = running.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
+    assert [run.status for run in own] == [dg.DagsterRunStatus.SUCCESS] * len(own)
+    assert len(own) <= 2  # windows and forecasts together, then the drift of what was forecast
+    for asset in ("scraped_windows", "forecasts", "drift_scores"):
+        assert {event.partition for event in events(running, asset)} >= set(hours)
     assert not runs("tick", dg.DagsterRunStatus.FAILURE)
