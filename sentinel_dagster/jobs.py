@@ -19,6 +19,7 @@ from sentinel_dagster.partitions import RANGE_END_TAG, RANGE_START_TAG, WATCHES,
 from sentinel_dagster.resources import EngineResource
 from sentinel_dagster.retention import KEEP_DAYS, KEEP_HOURLY_DAYS, purge_runs
 
+MOST_PLOTS = 20  # a plot is 15 to 30 KB in the event log, which keeps trainings for ever: not for a fleet by cron
 LANE_TAG = "lane"
 RETRY_TAG = "dagster/retry_number"  # on runs that Dagster started again after a crash of their worker
 UNFINISHED = [
@@ -98,7 +99,7 @@ def train_watches(context: dg.OpExecutionContext, config: TrainConfig, engine: E
             if report.version is None:
                 context.log.warning("%s was not trained: %s", slug, report.detail)
                 continue
-            context.log_event(training(report, context.run.run_id))
+            context.log_event(training(report, context.run.run_id, plot=len(config.slugs) <= MOST_PLOTS))
             if report.promoted:
                 context.log_event(promotion(core, report))
     context.add_output_metadata({"watches": len(reports), "outcomes": outcomes_table(reports)})

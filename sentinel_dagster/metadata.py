@@ -106,8 +106,8 @@ def worst(watches: Iterable[WatchDrift]) -> list[WatchDrift]:
     )[:MOST_ROWS]
 
 
-def version_metadata(report: TrainingReport, run_id: str) -> Metadata:
-    """A version's pedigree: from what, on what, how good, and why it serves or not."""
+def version_metadata(report: TrainingReport, run_id: str, *, plot: bool = True) -> Metadata:
+    """A version's pedigree: from what, on what, how good, and why it serves or not; with its plot where asked for."""
     metadata: Metadata = {
         "version": dg.MetadataValue.text(label(report.version)),
         "parent": dg.MetadataValue.text(label(report.parent)),
@@ -130,7 +130,7 @@ def version_metadata(report: TrainingReport, run_id: str) -> Metadata:
             metadata[name] = dg.MetadataValue.float(value)
     if report.sha256:
         metadata["sha256"] = dg.MetadataValue.text(report.sha256)
-    if report.plot_png:
+    if plot and report.plot_png:
         metadata["plot"] = _image("forecast against actual", report.plot_png)
     return metadata
 

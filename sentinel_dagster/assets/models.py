@@ -116,9 +116,10 @@ def activate(core: Engine, slug: str, config: ActivationConfig, run_id: str) -> 
     return core.roll_back(slug, version=int(number) if number else None, reason=config.reason, run_id=run_id)
 
 
-def training(report: TrainingReport, run_id: str) -> dg.AssetMaterialization:
+def training(report: TrainingReport, run_id: str, *, plot: bool) -> dg.AssetMaterialization:
     """Return the `model_versions` event of a watch trained in a set."""
-    return _event(MODEL_VERSIONS, report.slug, report.version, version_metadata(report, run_id), version_tags(report))
+    metadata = version_metadata(report, run_id, plot=plot)
+    return _event(MODEL_VERSIONS, report.slug, report.version, metadata, version_tags(report))
 
 
 def promotion(core: Engine, report: TrainingReport) -> dg.AssetMaterialization:

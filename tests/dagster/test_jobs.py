@@ -68,6 +68,19 @@ def test_training_logs_an_event_for_each_watch(
     assert set(instance.get_dynamic_partitions("watches")) == {good, bad}
 
 
+@pytest.mark.parametrize(("watches", "plotted"), [(20, True), (21, False)])
+def test_a_fleet_is_trained_without_plots(
+    defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine, watches: int, plotted: bool
+) -> None:
+    """Trainings are kept for ever, so a large set leaves its pictures out."""
+    fake.promotes = False
+    slugs = [f"w{i}" for i in range(watches)]
+    launch(defs, instance, "train", run_config={"ops": {"train_watches": {"config": {"slugs": slugs}}}})
+    trained = events(instance, "model_versions")
+    assert len(trained) == watches
+    assert all(("plot" in event.metadata) is plotted for event in trained)
+
+
 def test_a_retry_waits_until_the_hold_of_the_dead_worker_has_lapsed(
     defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
