@@ -205,21 +205,29 @@ def _by_owner(owner: NDArray[np.int32], fingerprints: IntArray) -> dict[int, Int
 
 def _columns(blocks: Sequence[_Block], step: int, origin: int, mode: int) -> dict[str, NDArray[Any]]:
     """Rows of the `forecasts` dataset, one per series and lead."""
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in forecast_store.FORECAST_COLUMNS}
+    same_horizon: dict[int, list[_Block]] = {}
     for block in blocks:
-        n, horizon = block.forecast.mean.shape
-        leads = np.tile(np.arange(1, horizon + 1), n)
-        parts["watch"].append(np.full(n * horizon, block.watch_id, np.int32))
-        parts["fp"].append(np.repeat(block.fingerprints, horizon))
-        parts["origin"].append(np.full(n * horizon, origin, np.int64))
-        parts["ts"].append(origin + leads * step)
-        parts["lead"].append(leads.astype(np.int16))
-        parts["mean"].append(block.forecast.mean.ravel())
-        parts["lower"].append(block.forecast.lower.ravel())
-        parts["upper"].append(block.forecast.upper.ravel())
-        parts["version"].append(np.repeat(block.forecast.versions, horizon))
-        parts["mode"].append(np.full(n * horizon, mode, np.int8))
-    return {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        same_horizon.setdefault(block.forecast.mean.shape[1], []).append(block)
+    parts = [_rows(some, horizon, step, origin, mode) for horizon, some in same_horizon.items()]
+    return {name: np.concatenate([part[name] for part in parts]) for name in forecast_store.FORECAST_COLUMNS}
+
+
+def _rows(blocks: Sequence[_Block], horizon: int, step: int, origin: int, mode: int) -> dict[str, NDArray[Any]]:
+    counts = [len(block.fingerprints) for block in blocks]
+    n = sum(counts)
+    leads = np.tile(np.arange(1, horizon + 1), n)
+    return {
+        "watch": np.repeat(np.array([block.watch_id for block in blocks], np.int32), np.array(counts) * horizon),
+        "fp": np.repeat(np.concatenate([block.fingerprints for block in blocks]), horizon),
+        "origin": np.full(n * horizon, origin, np.int64),
+        "ts": origin + leads * step,
+        "lead": leads.astype(np.int16),
+        "mean": np.concatenate([block.forecast.mean for block in blocks]).ravel(),
+        "lower": np.concatenate([block.forecast.lower for block in blocks]).ravel(),
+        "upper": np.concatenate([block.forecast.upper for block in blocks]).ravel(),
+        "version": np.repeat(np.concatenate([block.forecast.versions for block in blocks]), horizon),
+        "mode": np.full(n * horizon, mode, np.int8),
+    }
 
 
 # ---- replay ----------------------------------------------------------------------------------------------------------
