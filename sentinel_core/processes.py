@@ -131,7 +131,8 @@ class Service:
                 if _IMPORTANT.search(line):
                     self._say(f"{self.name}: {line.strip()[:300]}")
         if size > LOG_BYTES:  # the child appends, so it goes on at the start of the emptied file
-            shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
+            with suppress(OSError):  # a full disk must not end what still serves
+                shutil.copyfile(self.log, self.log.with_suffix(".log.1"))
             os.truncate(self.log, 0)
             self._seen = 0
 
