@@ -37,7 +37,7 @@ def expected(fingerprints: IntArray, timestamps: IntArray) -> np.ndarray:
     return fingerprints[:, None] * 1e6 + (timestamps - START) // STEP
 
 
-def write(store: Store, writer: int) -> None:
+def write(store: Store, writer: int, busy: Path) -> None:
     """Go on where the store says that this writer stands."""
     with store.database.read() as connection:
         watch = watch_store.watch_ids(connection)[f"w{writer}"]
@@ -57,12 +57,14 @@ def write(store: Store, writer: int) -> None:
             watch_store.add_coverage(connection, watch, ts, ts, STEP)
             watch_store.update_state(connection, watch, unlearnt=generation)
             watch_store.increment(connection, {("commits", ()): 1})
+        busy.touch()
 
 
-def keep_compact(store: Store) -> None:
+def keep_compact(store: Store, busy: Path) -> None:
     while True:
         compact(store, time.time(), window_retention_seconds=FOREVER, forecast_retention_seconds=FOREVER)
         store.segments.collect_garbage(time.time(), GRACE_SECONDS)
+        busy.touch()
 
 
 def verify(store: Store) -> None:
@@ -107,24 +109,20 @@ def verify(store: Store) -> None:
 def read(store: Store) -> None:
     while True:
         verify(store)
-        commit_count(store)
-
-
-def commit_count(store: Store) -> None:
-    """Note that one more verification passed."""
-    with store.database.write() as connection:
-        watch_store.increment(connection, {("verified", ()): 1})
+        with store.database.write() as connection:
+            watch_store.increment(connection, {("verified", ()): 1})
+        time.sleep(0.05)  # leave the writers a processor
 
 
 def main(role: str, sql_url: str, data_url: str) -> None:
+    busy = Path(f"{data_url}.busy.{os.getpid()}")  # a kill before the first round would prove nothing
     with Store.open(sql_url, data_url) as store:
-        Path(f"{data_url}.ready.{os.getpid()}").touch()  # a kill before this line would prove nothing
         if role == "compact":
-            keep_compact(store)
+            keep_compact(store, busy)
         elif role == "read":
             read(store)
         else:
-            write(store, int(role))
+            write(store, int(role), busy)
 
 
 if __name__ == "__main__":
