@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sentinel_core import intervals, training
+from sentinel_core import forecasts, intervals, training
 from sentinel_core.models import ARIMAModel, ExponentialSmoothingModel, LinearTrendModel, SGDRegressorModel
 from sentinel_core.models.base import BatchModel
 from sentinel_core.windows import FloatArray, Window
@@ -72,7 +72,9 @@ def forecast(
 
         model = build()
         model.fit_window(window)
-        mean[rows] = model.predict_window(window.newest(model.context_steps), horizon)
+        found = model.predict_window(window.newest(model.context_steps), horizon)
+        silent = np.isnan(found[:, 0])  # no sample within the lookback: the last value, as the product does
+        mean[rows] = np.where(silent[:, None], forecasts.last_values(window)[:, None], found)
         if not levels:
             continue
         origins = training.held_back_origins(history.shape[1], lookback, horizon)

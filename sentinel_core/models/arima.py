@@ -20,7 +20,6 @@ LONG_ORDER = 8  # lags of the first autoregression beyond p + q
 COLLINEAR = 1e-13  # of the largest eigenvalue: directions below are rounding
 LARGEST_AR_ROOT = 1.0  # an oscillation may go on, but not grow
 LARGEST_MA_ROOT = 0.9  # an innovation is forgotten within a context of 36 steps; 0.97 is 9 % worse an hour ahead
-SURE_DRIFT = 4.0  # a drift whose squared t value is below this is noise
 BELIEVE = (1.0, 0.0, 0.0)  # before anything is learnt: the recursion alone
 
 
@@ -150,12 +149,13 @@ class ARIMAModel(FiveMethods):
 
     def _coefficients(self, gram: FloatArray, weight: FloatArray) -> rows.Parameters:
         coefficients, certainty = _least_squares(gram, weight)
-        ar, ma, constant = np.split(coefficients, [self.p, self.p + self.q], axis=1)
+        learnt = weight > 2 * (self.p + self.q + 1)
+        ar, ma, constant = np.split(np.where(learnt[:, None], coefficients, 0.0), [self.p, self.p + self.q], axis=1)
         return {
             "ar": _pulled_back(ar, LARGEST_AR_ROOT),
             "ma": -_pulled_back(-ma, LARGEST_MA_ROOT),
             "constant": constant.sum(axis=1) * (certainty if self.d else 1.0),
-            "learnt": weight > 2 * (self.p + self.q + 1),
+            "learnt": learnt,
         }
 
     def _full_autoregression(self, parameters: rows.Parameters) -> FloatArray:
@@ -261,7 +261,8 @@ def _least_squares(gram: FloatArray, weight: FloatArray) -> tuple[FloatArray, Fl
     inverse = np.linalg.pinv(normal[:, :m, :m], rcond=COLLINEAR, hermitian=True)
     scaled = np.einsum("nij,nj->ni", inverse, normal[:, :m, m])
     noise = np.maximum(normal[:, m, m] - (scaled * normal[:, :m, m]).sum(axis=1), 0.0) / np.maximum(weight - m, 1.0)
-    square, variance = scaled[:, -1] ** 2, SURE_DRIFT * noise * inverse[:, -1, -1]
+    sure = rows.SURE * (1 + rows.FEW_SAMPLES / np.maximum(weight - m, 1.0))
+    square, variance = scaled[:, -1] ** 2, sure * noise * inverse[:, -1, -1]
     certainty = np.where(square > variance, 1 - variance / np.where(square > 0, square, 1.0), 0.0)
     return scaled / size[:, :m] * size[:, m:], certainty
 

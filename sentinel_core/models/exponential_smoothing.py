@@ -23,6 +23,8 @@ TRENDS = (
     (0.6, 0.7),
 )  # (beta, phi): share of the error, damping per step
 ORIGIN_STRIDE = 7  # a forecast is scored from every 7th sample: coprime to the minute, the hour and the day
+SHORT_HISTORY = 30 * ORIGIN_STRIDE  # in samples; from shorter ones it is scored from every sample
+FEWEST_SCORES = 6  # before the scores of a lead decide its weights
 SHARPNESS = 16.0  # weights fall with this power of the error; at 4 an hour ahead is 2 % worse
 WANDERING = 1e12  # variance ratio that stands for alpha = 1
 NEVER = np.iinfo(np.int64).min  # the time of a state that has seen nothing
@@ -114,9 +116,10 @@ class ExponentialSmoothingModel(FiveMethods):
         count = np.zeros((len(at), len(z)))
         damped = _damping(int(at[-1]))[at - 1]
         samples = z.shape[1]
+        stride = ORIGIN_STRIDE if new_steps >= SHORT_HISTORY else 1
         for column in range(samples):
             states.follow(z[:, column])
-            if column % ORIGIN_STRIDE:
+            if column % stride:
                 continue
             for k, lead in enumerate(at):
                 if max(samples - new_steps, column + 1) <= column + lead < samples:
@@ -126,7 +129,7 @@ class ExponentialSmoothingModel(FiveMethods):
                     count[k] += seen
         errors, count = errors.transpose(2, 0, 1), count.T
         if old is not None:
-            kept = rows.kept_share(old["count"][:, :1], count[:, :1], self.lookback_steps // ORIGIN_STRIDE)
+            kept = rows.kept_share(old["count"][:, :1], count[:, :1], self.lookback_steps // stride)
             errors, count = errors + kept[:, :, None] * old["errors"], count + kept * old["count"]
         return {
             "centre": centre,
@@ -225,26 +228,32 @@ def _damping(steps: int) -> FloatArray:
 
 
 def _slope(z: FloatArray) -> FloatArray:
-    """Mean step from the first to the newest sample [n]; 0 where there are fewer than three."""
+    """Mean step from the first to the newest sample [n], as far as the spread of the steps lets us believe it."""
     finite = np.isfinite(z)
     n, samples = z.shape
     if not samples:
         return np.zeros(n)
     first, last = finite.argmax(axis=1), samples - 1 - finite[:, ::-1].argmax(axis=1)
     every = np.arange(n)
-    enough = finite.sum(axis=1) > 2
-    return np.where(enough, (z[every, last] - z[every, first]) / np.maximum(last - first, 1), 0.0)
+    count = np.where(finite.any(axis=1), last - first, 0)
+    slope = np.where(finite.sum(axis=1) > 2, (z[every, last] - z[every, first]) / np.maximum(count, 1), 0.0)
+    noise = np.diff(z, axis=1) - slope[:, None]
+    known = np.isfinite(noise)
+    variance = (np.where(known, noise, 0.0) ** 2).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    doubt = rows.SURE * (1 + rows.FEW_SAMPLES / np.maximum(count, 1)) * variance / np.maximum(count, 1)
+    square = slope**2
+    return np.where(square > doubt, slope * (1 - doubt / np.where(square > 0, square, 1.0)), 0.0)
 
 
 def _weights(errors: FloatArray, count: FloatArray) -> FloatArray:
-    """Weights [n, knots, sets] that sum to 1; a knot that was never scored has those of the knot before."""
+    """Weights [n, knots, sets] that sum to 1; a knot that was hardly scored has those of the knot before."""
     mean = errors / np.maximum(count, 1.0)[:, :, None]
     best = mean.min(axis=2, keepdims=True)
     ratio = np.where(mean > best, best / np.where(mean > best, mean, 1.0), 1.0)
     weights = ratio**SHARPNESS
     weights /= weights.sum(axis=2, keepdims=True)
-    weights[count[:, 0] == 0, 0] = LAST_VALUE
+    weights[count[:, 0] < FEWEST_SCORES, 0] = LAST_VALUE
     for k in range(1, weights.shape[1]):
-        unscored = count[:, k] == 0
+        unscored = count[:, k] < FEWEST_SCORES
         weights[unscored, k] = weights[unscored, k - 1]
     return weights

@@ -15,7 +15,6 @@ from sentinel_core.models import regression, rows
 from sentinel_core.models.five_methods import FiveMethods
 from sentinel_core.windows import FloatArray, Window
 
-SURE_SLOPE = 4.0  # a slope whose squared t value is below this is noise and counts as level
 LARGEST_ALIKE = 0.98  # beyond, neighbouring deviations are taken for a wandering level: fifty count as one
 MEMORY_SHARES = (1, 4)  # of the lookback: deviations are averaged over so much of it
 STAY = (0.0,) * (len(MEMORY_SHARES) + 1)  # before anything is learnt, a deviation stays where it is
@@ -174,4 +173,5 @@ def _certainty(sums: FloatArray, slope: FloatArray, spread: FloatArray, alike: F
     noise = np.maximum(vv - v * v / np.maximum(w, 1.0) - signal, 0.0)
     r = np.clip(alike, 0.0, LARGEST_ALIKE)
     variance = noise / np.maximum(w - 2, 1.0) * (1 + r) / (1 - r)
-    return np.where(signal > 0, np.maximum(0.0, 1 - SURE_SLOPE * variance / np.where(signal > 0, signal, 1.0)), 0.0)
+    variance = variance * (1 + rows.FEW_SAMPLES / np.maximum(w - 2, 1.0))
+    return np.where(signal > 0, np.maximum(0.0, 1 - rows.SURE * variance / np.where(signal > 0, signal, 1.0)), 0.0)

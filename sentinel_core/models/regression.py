@@ -9,7 +9,7 @@ from sentinel_core.windows import FloatArray, IntArray
 REWEIGHTINGS = 2  # after the plain least squares; a third changes the error by under half a percent
 SMALLEST_RESIDUAL = 0.1  # of the mean absolute residual: no row weighs more than ten times the typical one
 PRIOR_SAMPLES = 4.0  # a prior coefficient counts as much as this many samples of the series' mean square
-FEWEST_SAMPLES = 2  # per coefficient; below, the prior is the answer
+FEWEST_SAMPLES = 4  # per coefficient; below, the prior is the answer
 TINY = 1e-30  # keeps a constant series' equations regular; series are scaled to 1
 
 

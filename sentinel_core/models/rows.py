@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from sentinel_core.windows import FloatArray, IntArray, Window
 
 BLOCK_FLOATS = 1 << 18  # of one temporary array; a dozen are alive at once, and larger ones leave the caches
+SURE = 4.0  # a slope whose squared t value is below this is noise and counts as level
+FEW_SAMPLES = 24.0  # beyond a fit's own: with so many, a slope needs twice the certainty it needs with very many
 MEMORY = 2.0  # a finetune forgets until what was learnt before weighs at most this many times what is new
 
 
