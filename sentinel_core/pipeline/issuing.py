@@ -90,10 +90,8 @@ def _issue_live(context: Context, end: int, slugs: Sequence[str] | None) -> Fore
                 for watch_id, count in unlearnt.items()
             ]
             watch_store.update_states(conn, rows)
-            wrong = [(job.watch_id, report.failures[job.watch.slug]) for job in jobs if job.watch.slug in report.failures]
-            now = context.clock()
-            errors = [{"watch_id": one, "last_error": f"forecast: {text}", "last_error_at": now} for one, text in wrong]
-            watch_store.update_states(conn, errors)
+            errors = {job.watch_id: report.failures.get(job.watch.slug) for job in jobs}
+            watch_store.note_errors(conn, "forecast", errors, context.clock())
             context.count("sentinel_forecasts_total", sum(len(block.fingerprints) for block in blocks))
             context.flush(conn)
         report.add(blocks, len(columns["fp"]), 1)

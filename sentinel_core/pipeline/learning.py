@@ -260,6 +260,7 @@ def _conclude(
         with context.store.database.write() as conn:
             registry.record(conn, replace(row, deleted_at=context.clock()))
             deciding.finish(conn, lease, "rejected", detail, context.clock())
+            watch_store.note_errors(conn, "training", {task.watch_id: None}, context.clock())
             context.count("sentinel_trainings_total", kind=task.kind, outcome="rejected")
         return _report(task, row, lease, promoted=False, detail=detail)
     fitted = reduce(Fitted.put, [stamped(part, number) for part, _ in accepted])
@@ -283,6 +284,7 @@ def _conclude(
             forget_drift(conn, task.watch_id)
         detail = _verdict(task, refitted, total, champion, promoted)
         deciding.finish(conn, lease, "promoted" if promoted else "held", detail, context.clock())
+        watch_store.note_errors(conn, "training", {task.watch_id: None}, context.clock())
         context.count(
             "sentinel_trainings_total", kind=task.kind, outcome="promoted" if promoted else "held"
         )
@@ -336,7 +338,7 @@ def _failed(
 ) -> TrainingReport:
     with context.store.database.write() as conn:
         deciding.finish(conn, lease, "failed", detail, context.clock())
-        watch_store.update_state(conn, watch_id, last_error=f"training: {detail}", last_error_at=context.clock())
+        watch_store.note_errors(conn, "training", {watch_id: detail}, context.clock())
         context.count("sentinel_trainings_total", kind=kind, outcome="failed")
     return _nothing(watch, kind, lease.reason, detail)
 

@@ -63,7 +63,12 @@ def scrape_windows(
         states = watch_store.states(conn)
     totals = _Totals()
     with context.client() as client:
-        now = client.now()
+        try:
+            now = client.now()
+        except SourceError as error:  # no watch can be read, and each shall say why
+            unread = [_Reading(watch, states[watch.slug].watch_id, error=str(error)) for watch in watches]
+            _commit(context, unread, totals)
+            raise
         skew = now - context.clock()
         context.gauge("sentinel_clock_skew_seconds", skew)
         settled = now - parse_duration(context.config.settle_delay)
@@ -73,8 +78,8 @@ def scrape_windows(
             step = watch.step_seconds
             first = start
             if mode == "tick":
-                fresh = start if state.scraped_until is None else max(start, state.scraped_until + step)
-                first = fresh - late_steps(step) * step
+                fresh = start if state.scraped_until is None else state.scraped_until + step
+                first = max(fresh, end - MISSED_LIMIT_SECONDS) - late_steps(step) * step
             last = min(end, newest_step(settled, step, 0))
             yield from read_span(client, watch, state.watch_id, _known(state), first, last, now)
 
@@ -206,7 +211,6 @@ def _commit(context: Context, readings: Sequence[_Reading], totals: _Totals) -> 
             if reading.scrape is None:
                 totals.failures[reading.watch.slug] = reading.error or ""
                 totals.transient &= reading.transient
-                rows.append({"watch_id": reading.watch_id, "last_error": reading.error, "last_error_at": now})
                 continue
             totals.add(context, reading)
             span = slice(*np.searchsorted(owner, [reading.watch_id, reading.watch_id + 1]))
@@ -215,6 +219,8 @@ def _commit(context: Context, readings: Sequence[_Reading], totals: _Totals) -> 
             conn, [(r.watch_id, r.start, r.end, r.watch.step_seconds) for r in readings if r.scrape is not None]
         )
         watch_store.update_states(conn, rows)
+        # of several pieces the last one counts: an error ends a reading
+        watch_store.note_errors(conn, "reading", {reading.watch_id: reading.error for reading in readings}, now)
         context.flush(conn)
 
 
@@ -250,7 +256,7 @@ def _settle(
     gone = np.union1d(gone, np.setdiff1d(np.setdiff1d(window.fingerprints, live), present))
     watch_store.mark_vanished(conn, reading.watch_id, gone, reading.end)
     totals.vanished += len(gone)
-    row |= {"scraped_until": reading.end, "last_tick_at": now, "last_error": None, "series_live": len(present)}
+    row |= {"scraped_until": reading.end, "last_tick_at": now, "series_live": len(present)}
     if state.buffer_fill < 1.0:
         first = watch_store.first_sample(conn, reading.watch_id)
         span = 0 if first is None else reading.end - first + window.step_seconds

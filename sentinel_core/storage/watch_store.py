@@ -99,10 +99,11 @@ def watch_ids(connection: sa.Connection) -> dict[str, int]:
 def states(connection: sa.Connection) -> dict[str, WatchState]:
     """Return the state of every active watch by slug."""
     watches, state = schema.watches, schema.watch_state
-    own = [state.c[field.name] for field in fields(WatchState) if field.name in state.c]
-    query = sa.select(watches.c.slug, watches.c.selector, *own).join_from(watches, state)
+    columns = [{**watches.c, **state.c}[field.name] for field in fields(WatchState)]
+    query = sa.select(*columns).join_from(watches, state)
     rows = connection.execute(query.where(watches.c.retired_at.is_(None)).order_by(watches.c.id))
-    return {row.slug: WatchState(**row._mapping) for row in rows}
+    found = (WatchState(*row) for row in rows)
+    return {one.slug: one for one in found}
 
 
 def update_state(connection: sa.Connection, watch_id: int, **columns: Any) -> None:
@@ -121,6 +122,21 @@ def update_states(connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) 
     for names, values in alike.items():
         update = state.update().where(state.c.watch_id == sa.bindparam("new_watch_id"))
         connection.execute(update.values({name: sa.bindparam(f"new_{name}") for name in names}), values)
+
+
+def note_errors(connection: sa.Connection, stage: str, found: Mapping[int, str | None], now: float) -> None:
+    """Note by watch id what went wrong in a stage of the loop; None forgets that stage's error, and no other's.
+
+    stage: "reading", "forecast" or "training"; the next success of a stage says nothing about another
+    """
+    state = schema.watch_state
+    failed = [(watch_id, text) for watch_id, text in found.items() if text is not None]
+    rows = [{"watch_id": one, "last_error": f"{stage}: {text}", "last_error_at": now} for one, text in failed]
+    update_states(connection, rows)
+    well = [watch_id for watch_id, text in found.items() if text is None]
+    for start in range(0, len(well), _IN_LIST):
+        mine = state.c.watch_id.in_(well[start : start + _IN_LIST]) & state.c.last_error.startswith(f"{stage}: ")
+        connection.execute(state.update().where(mine).values(last_error=None))
 
 
 # ---- coverage --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 
 from sentinel_core import WatchConfig
 from sentinel_core.storage import forecast_store, watch_store, windows_store
-from tests.pipeline.conftest import World
+from tests.moved_world import World
 from tests.prometheus_server import PrometheusServer
 
 Watch = Callable[..., WatchConfig]
