@@ -195,7 +195,7 @@ def version(conn: sa.Connection, watch_id: int, number: int) -> Version:
 
 def serving(conn: sa.Connection) -> dict[int, tuple[Active, Version]]:
     """Every watch's active model with the version behind it, by watch id, in one query."""
-    columns = [column.label(f"active_{column.name}") for column in active_models.c]
+    columns = [column.label(f"active_{column.name}") for column in active_models.c]  # in the order of Active's fields
     rows = conn.execute(
         sa.select(*columns, model_versions).join(
             model_versions,
@@ -205,12 +205,7 @@ def serving(conn: sa.Connection) -> dict[int, tuple[Active, Version]]:
             ),
         )
     )
-    found = {}
-    for row in rows:
-        fields = dict(row._mapping)
-        active = Active(**{column.name: fields.pop(f"active_{column.name}") for column in active_models.c})
-        found[active.watch_id] = active, Version(**fields)
-    return found
+    return {row[0]: (Active(*row[: len(columns)]), Version(*row[len(columns) :])) for row in rows}
 
 
 # ---- promotion -------------------------------------------------------------------------------------------------------

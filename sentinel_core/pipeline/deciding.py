@@ -31,7 +31,10 @@ def due(context: Context, now: float | None = None) -> TickPlan | None:
     settle = parse_duration(context.config.settle_delay)
     with context.store.database.read() as conn:
         states = watch_store.states(conn)
-    slugs, starts, ends = [], [], []
+    slugs: list[str] = []
+    starts: list[int] = []
+    failing: list[int] = []
+    ends: list[int] = []
     for watch in context.config.watches:
         step = watch.step_seconds
         newest = int((now - settle) // step) * step
@@ -40,9 +43,11 @@ def due(context: Context, now: float | None = None) -> TickPlan | None:
         if stands is not None and stands >= newest:
             continue
         slugs.append(watch.slug)
-        starts.append(newest if stands is None else max(stands + step, newest - MISSED_LIMIT_SECONDS))
         ends.append(newest)
-    return TickPlan(tuple(slugs), min(starts), max(ends)) if slugs else None
+        # a watch that keeps failing is tried with every tick, but must not stretch every tick's span over days
+        behind = failing if state is not None and state.last_error is not None else starts
+        behind.append(newest if stands is None else max(stands + step, newest - MISSED_LIMIT_SECONDS))
+    return TickPlan(tuple(slugs), min(starts or failing), max(ends)) if slugs else None
 
 
 def decide_actions(context: Context) -> list[ActionRequest]:
