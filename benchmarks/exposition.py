@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from sentinel_core.apps.sidecar import create_app, listen
 from sentinel_core.config import SentinelConfig, WatchConfig
+from sentinel_core.demo.source import free_port
 from sentinel_core.emitter.exposition import ForecastRenderer, Section
 from sentinel_core.emitter.snapshot import Forecasts, SnapshotLoader
 from sentinel_core.series import Series
@@ -94,7 +95,7 @@ def run() -> None:
         for i in range(SERIES)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        config = SentinelConfig(artifact_store=folder, watches=[WATCH], emitter_port=18_080)
+        config = SentinelConfig(artifact_store=folder, watches=[WATCH], emitter_port=free_port(18_080))
         with Store.open(config.resolved_sql_url, config.resolved_data_url) as store:
             store.database.migrate()
             with store.database.write() as connection:
