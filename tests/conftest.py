@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from tests.postgres_server import fresh_database, running_postgres
 from tests.prometheus_server import PrometheusServer, missing_programs
 
 # A busy machine is no failure: time is asserted in benchmarks, not by each property's 200 ms.
@@ -44,3 +45,17 @@ def own_prometheus(prometheus_programs: None, tmp_path_factory: pytest.TempPathF
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A running PostgreSQL; skipped where it is not installed, failed in CI."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """An empty database, dropped afterwards."""
+    with fresh_database(postgres_server) as url:
+        yield url

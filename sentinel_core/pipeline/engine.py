@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from threadpoolctl import threadpool_limits
+
 from sentinel_core.config import SentinelConfig
 from sentinel_core.errors import ConfigError
 from sentinel_core.pipeline import deciding, issuing, learning, maintenance, reading, scoring, serving
@@ -31,7 +33,8 @@ class Engine:
     @contextmanager
     def open(cls, config: SentinelConfig, *, migrate: bool = True) -> Iterator["Engine"]:
         """Open the store (creating or upgrading its tables) for one process; StoreError where it refuses."""
-        with Store.open(config.resolved_sql_url, config.resolved_data_url) as store:
+        # BLAS with two threads on two busy cores makes a training eight times slower: they wait for each other
+        with threadpool_limits(1), Store.open(config.resolved_sql_url, config.resolved_data_url) as store:
             if migrate:
                 store.database.migrate()
             else:

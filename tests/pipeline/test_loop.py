@@ -264,3 +264,22 @@ def test_a_replay_of_the_past_sees_only_the_past(world: World, load: Watch) -> N
     drift = engine.score_drift(end - 3600, end - 60, mode="replay")
     assert drift.watches[0].scored == 6
     assert engine.status()["shop_load"]["drift_mae"] is None
+
+
+@pytest.mark.postgres
+def test_the_loop_on_postgresql(world: World, load: Watch, postgres_url: str) -> None:
+    """Cold start, ticks, a retraining, a rollback and a release are the same on PostgreSQL."""
+    engine = world.engine(load(), sql_url=postgres_url)
+    (request,) = engine.decide_actions()
+    engine.train(request.slugs, kind=request.kind, reason="test")
+    for _ in range(3):
+        _, forecast, drift = world.tick(engine)
+        assert forecast.series == 6
+    assert drift.rows > 0
+    changed = world.engine(load(lookback="20m"), sql_url=postgres_url)
+    (request,) = changed.decide_actions()
+    (report,) = changed.train(request.slugs, kind=request.kind, reason="test")
+    assert (report.version, report.promoted) == (2, True)
+    assert changed.roll_back(report.slug, reason="test").version == 1
+    assert changed.release(report.slug, reason="test").version == 1
+    assert changed.maintain()["conflicts"] == 0
