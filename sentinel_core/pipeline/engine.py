@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from threadpoolctl import threadpool_limits
 
+from sentinel_core.collector import collector_paused
 from sentinel_core.config import SentinelConfig
 from sentinel_core.errors import ConfigError
 from sentinel_core.pipeline import deciding, issuing, learning, maintenance, reading, scoring, serving
@@ -69,11 +70,13 @@ class Engine:
         self, start: int, end: int, *, mode: str = "live", slugs: Sequence[str] | None = None
     ) -> ForecastReport:
         """See `issuing.issue_forecasts`."""
-        return issuing.issue_forecasts(self.context, start, end, mode=mode, slugs=slugs)
+        with collector_paused():
+            return issuing.issue_forecasts(self.context, start, end, mode=mode, slugs=slugs)
 
     def score_drift(self, start: int, end: int, *, mode: str = "live") -> DriftReport:
         """See `scoring.score_drift`."""
-        return scoring.score_drift(self.context, start, end, mode=mode)
+        with collector_paused():
+            return scoring.score_drift(self.context, start, end, mode=mode)
 
     def decide_actions(self) -> list[ActionRequest]:
         """See `deciding.decide_actions`."""

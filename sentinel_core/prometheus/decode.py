@@ -8,15 +8,13 @@ Every function raises msgspec.ValidationError for JSON that is not what Promethe
 msgspec.DecodeError for what is no whole JSON at all (a truncated body); the client decides what that means.
 """
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import msgspec
 import numpy as np
 
+from sentinel_core.collector import collector_paused
 from sentinel_core.windows import FloatArray, IntArray
 
 Labels = dict[str, str]
@@ -84,18 +82,6 @@ class Matrix:
     values: FloatArray
     samples: IntArray
     non_finite: IntArray
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """Pause cyclic garbage collection: decoding only allocates, and to walk 100k label sets again and again costs."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def successful(answer: Answer[T]) -> T:

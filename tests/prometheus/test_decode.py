@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentinel_core.prometheus.decode import Matrix, MatrixBuilder, collector_paused, sample_times, vector
+from sentinel_core.collector import collector_paused
+from sentinel_core.prometheus.decode import Matrix, MatrixBuilder, sample_times, vector
 from sentinel_core.windows import grid
 
 T0, STEP, POINTS = 1_700_000_040, 60, 8
