@@ -1,19 +1,19 @@
 """Everything Sentinel raises on purpose.
 
-    SentinelError
-    ├── ConfigError          the configuration is wrong; lists every problem with its remedy
-    ├── SourceError          Prometheus could not answer
-    │   ├── TransientSourceError   worth a retry: refused, slow, 5xx, truncated
-    │   └── PermanentSourceError   a retry changes nothing: 4xx, no such metric, too many series
-    ├── StoreError           the SQL or the data store refuses: newer schema, full disk, locked
-    │   └── ConflictError    somebody else changed it first; read again and decide again
-    ├── ArtifactError        a model file is missing, tampered with, truncated or foreign
-    ├── ModelError           a model raised, hung, or returned NaN or the wrong shape
-    ├── RegistryError        no such version, no predecessor to roll back to
-    └── ServiceError         a process of ours cannot start or be reached: busy port, second start
+SentinelError
+├── ConfigError          the configuration is wrong; lists every problem with its remedy
+├── SourceError          Prometheus could not answer
+│   ├── TransientSourceError   worth a retry: refused, slow, 5xx, truncated
+│   └── PermanentSourceError   a retry changes nothing: 4xx, no such metric, too many series
+├── StoreError           the SQL or the data store refuses: newer schema, full disk, locked
+│   └── ConflictError    somebody else changed it first; read again and decide again
+├── ArtifactError        a model file is missing, tampered with, truncated or foreign
+├── ModelError           a model raised, hung, or returned NaN or the wrong shape
+├── RegistryError        no such version, no predecessor to roll back to
+└── ServiceError         a process of ours cannot start or be reached: busy port, second start
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class SentinelError(Exception):
@@ -61,7 +61,14 @@ class ArtifactError(SentinelError):
 
 
 class ModelError(SentinelError):
-    """A model raised, hung, or returned something that is not a forecast."""
+    """A model raised, hung, or returned something that is not a forecast.
+
+    errors: what went wrong by fingerprint, where it went wrong with every series
+    """
+
+    def __init__(self, message: str, errors: Mapping[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.errors = dict(errors or {})
 
 
 class RegistryError(SentinelError):

@@ -86,7 +86,7 @@ def issue_unlearnt(fitted: Fitted | None, window: Window, horizon_steps: int, ve
     relative = np.zeros((horizon_steps, 2))
     if fitted is not None and len(fitted.model.fingerprints):
         pooled = fitted.model.adopt(window).predict_window(window.newest(fitted.model.context_steps), horizon_steps)
-        usable = np.isfinite(pooled).all(axis=1) & (np.isfinite(window.values).sum(axis=1) > 1)
+        usable = np.isfinite(pooled).all(axis=1) & (np.isfinite(window.values).sum(axis=1) > 1) & fitted.model.pools
         mean[usable] = pooled[usable]
         versions[usable] = -version
         one_step = np.maximum(fitted.mae[:, :1, None], np.finfo(float).tiny)

@@ -1,8 +1,8 @@
 """Train on a copy, validate on held-back origins at every lead, and judge each series' candidate against its champion."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ class Candidate:
 
     fitted:       every series' parameters, those of rejected series included
     accepted:     bool [n], the candidate is finite and not worse than its champion (or that one has drifted high)
+    errors:       fingerprint -> what the model did wrong with that series, which is not accepted then
     mae:          float64 [n], the candidate's held-back MAE over all leads and origins (NaN where unmeasurable)
     champion_mae: float64 [n], the champion's on the same origins (NaN where there is no champion)
     coverage:     float, measured share of held-back actuals inside the bounds (NaN where unmeasurable)
@@ -34,6 +35,7 @@ class Candidate:
     mae: FloatArray
     champion_mae: FloatArray
     coverage: float
+    errors: Mapping[int, str] = field(default_factory=dict)
 
 
 def held_back_origins(samples: int, lookback: int, horizon: int, fresh: int | None = None) -> IntArray:
@@ -110,7 +112,8 @@ def train(
             model.fit_window(seen)
         return model
 
-    candidate_errors = residuals(fit(before), window, origins)
+    failed: dict[int, str] = {}
+    candidate_errors = residuals(fit(before), window, origins, failed)
     champion_errors = np.full_like(candidate_errors, np.nan)
     if champion_model is not None:
         with suppress(Exception):  # a champion that fails on its own series is no reason to keep it
@@ -125,7 +128,10 @@ def train(
         champion_rows = champion.take(window.fingerprints)  # too few residuals to replace what a full training measured
         lead_mae, offsets = champion_rows.mae, champion_rows.offsets
     model = fit(window)
+    failed |= model.errors
     finite = np.isfinite(model.predict_window(window.newest(model.context_steps), horizon)).all(axis=1)
+    failed |= model.errors
+    finite &= ~np.isin(window.fingerprints, list(failed))
     better = ~known | ~np.isfinite(champion_mae) | (mae <= champion_mae)
     if drifted is not None:
         better |= drifted
@@ -135,19 +141,38 @@ def train(
         offsets,
         lead_mae,
     )
-    return Candidate(fitted, finite & better, mae, champion_mae, intervals.coverage(candidate_errors, offsets))
+    return Candidate(fitted, finite & better, mae, champion_mae, intervals.coverage(candidate_errors, offsets), failed)
 
 
-def residuals(model: BatchModel, window: Window, origins: IntArray) -> FloatArray:
-    """actual - forecast from each origin column: [n, origins, horizon_steps]; NaN where the actual is a gap."""
+def residuals(model: BatchModel, window: Window, origins: IntArray, failed: dict[int, str] | None = None) -> FloatArray:
+    """actual - forecast from each origin column: [n, origins, horizon_steps]; NaN where the actual is a gap.
+
+    failed: gets what the model did wrong by fingerprint; such a series is not asked again, and NaN from there on
+    """
     horizon = model.horizon_steps
+    failed = {} if failed is None else failed
+    failed |= model.errors
     errors = np.full((len(window.fingerprints), len(origins), horizon), np.nan)
+    rows, asked = np.arange(len(errors)), window
     for k, origin in enumerate(origins):
-        seen = window.columns(slice(max(0, int(origin) + 1 - model.context_steps), int(origin) + 1))
-        forecast = model.predict_window(seen, horizon)
-        if forecast.shape != (len(window.fingerprints), horizon):
+        bad = np.isin(asked.fingerprints, list(failed))
+        if bad.any():
+            rows, asked = rows[~bad], asked.rows(~bad)
+            model = model.take(asked.fingerprints)
+        if not len(rows):
+            break
+        seen = asked.columns(slice(max(0, int(origin) + 1 - model.context_steps), int(origin) + 1))
+        try:
+            forecast = model.predict_window(seen, horizon)
+        except ModelError as error:
+            if not error.errors or len(rows) == len(errors):
+                raise
+            failed |= error.errors
+            continue
+        if forecast.shape != (len(rows), horizon):
             raise ModelError(f"predict_window returned {forecast.shape}, not one row a series of {horizon} steps")
-        errors[:, k] = window.values[:, origin + 1 : origin + 1 + horizon] - forecast
+        failed |= model.errors
+        errors[rows, k] = asked.values[:, origin + 1 : origin + 1 + horizon] - forecast
     return errors
 
 

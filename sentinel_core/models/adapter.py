@@ -31,6 +31,8 @@ class FiveMethodBatchModel(BatchModel):
     Where a method fails for every series, ModelError names the class, one of the series and the remedy.
     """
 
+    pools = False
+
     def __init__(
         self,
         model_class: type[BaseModel],
@@ -56,14 +58,18 @@ class FiveMethodBatchModel(BatchModel):
         self._train("partial_fit", window, new_steps)
 
     def predict_window(self, window: Window, steps: int) -> FloatArray:
-        """`predict` each series [n, steps]; its last value where there is no model or it fails."""
+        """`predict` each series [n, steps]; its last value where there is no model or it fails.
+
+        One call may take a quarter of a step at most: a forecast that comes with the next tick helps nobody, and a
+        model that hangs must not keep the others' forecasts from being made.
+        """
         self._check(window)
         context = window.newest(self.lookback_steps)
         forecast = np.repeat(rows.newest_values(context.values)[0][:, None], steps, axis=1)
         state = self.parameters["state"]
         asked = [k for k in range(len(state)) if state[k] and np.isfinite(forecast[k]).all()]
         calls = [Call("predict", state[k], context.rows([k])) for k in asked]
-        for k, values in self._run(asked, calls):
+        for k, values in self._run(asked, calls, min(self.timeout_seconds, self.step_seconds / 4)):
             shown = min(steps, self.horizon_steps)
             forecast[k, :shown], forecast[k, shown:] = values[:shown], values[-1]
         return forecast
@@ -101,24 +107,23 @@ class FiveMethodBatchModel(BatchModel):
                 part = replace(window.rows([k]), values=filled[k : k + 1]).columns(slice(first, None))
                 calls.append(Call(method if state[k] else "fit", state[k], part))
         learnt = list(state)
-        for k, saved in self._run(asked, calls):
+        for k, saved in self._run(asked, calls, self.timeout_seconds):
             learnt[k] = saved
         self.parameters = _states(learnt)
 
-    def _run(self, asked: Sequence[int], calls: Sequence[Call]) -> list[tuple[int, Any]]:
+    def _run(self, asked: Sequence[int], calls: Sequence[Call], timeout_seconds: float) -> list[tuple[int, Any]]:
         """(row, outcome) of the calls that succeeded; the others become `errors`."""
         path = f"{self.model_class.__module__}:{self.model_class.__qualname__}"
         spec = workers.Spec(path, (self.granularity, self.horizon, self.lookback), dict(self.model_params))
-        outcomes: list[tuple[int, Outcome]] = list(
-            zip(asked, workers.run(spec, calls, self.timeout_seconds), strict=True)
-        )
+        outcomes: list[tuple[int, Outcome]] = list(zip(asked, workers.run(spec, calls, timeout_seconds), strict=True))
         self.errors = {
             int(self.fingerprints[k]): failed.message for k, failed in outcomes if isinstance(failed, Failure)
         }
         if asked and len(self.errors) == len(asked):
             fingerprint, message = next(iter(self.errors.items()))
             raise ModelError(
-                f"{path} failed for each of the {len(asked)} series asked, for example {fingerprint}: {message}"
+                f"{path} failed for each of the {len(asked)} series asked, for example {fingerprint}: {message}",
+                self.errors,
             )
         return [(k, outcome) for k, outcome in outcomes if not isinstance(outcome, Failure)]
 

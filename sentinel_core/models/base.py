@@ -87,6 +87,7 @@ class BatchModel(ModelSpec, ABC):
     """
 
     feature_names: ClassVar[tuple[str, ...]] = ()
+    pools: ClassVar[bool] = True  # `adopt` knows more about a new series than to repeat its last value
     code_version: ClassVar[int] = 1  # raised when parameters change their meaning: older artifacts are then refused
 
     def __init__(self, granularity: str, horizon: str, lookback: str, **model_params: Any) -> None:

@@ -26,7 +26,7 @@ START_SECONDS = 60.0  # for a worker to start and import the model's module, wit
 IDLE_SECONDS = 60  # a worker without work ends after this
 TASK_SECONDS = 1.0  # a task returns what it has after this; so one that is overdue by a call's time hangs
 SERIES_PER_TASK = 64
-MOST_HANGS = 4  # in one run; what has not been asked by then is given up, or the run would never end
+MOST_HANGS = 3  # in one run; what has not been asked by then is given up, or the run would never end
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -160,7 +160,7 @@ class _Run:
         self.pool = self._pool()
 
 
-_SLOW = "make the model faster, or raise the watch's model_timeout"
+_SLOW = "make the model faster, or raise the watch's model_timeout (predict has a quarter of a step at most)"
 
 
 # ---- in the worker

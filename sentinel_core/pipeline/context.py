@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -61,6 +61,17 @@ class Context:
             gauges, self._gauges = self._gauges, {}
         watch_store.increment(conn, counts)
         watch_store.assign(conn, gauges)
+
+    def blame(self, watch: WatchConfig, watch_id: int, errors: Mapping[int, str]) -> str:
+        """What a model did wrong (by fingerprint) in a person's words: the class, one of the series, the remedy."""
+        fingerprint, text = next(iter(errors.items()))
+        with self.store.database.read() as conn:
+            members = watch_store.series_of(conn, [watch_id], live_only=False)
+        series = next((one.series.selector for one in members if one.fingerprint == fingerprint), str(fingerprint))
+        return (
+            f"{watch.model_path} failed for {len(errors)} series, for example {series}: {text}; "
+            "try the class with sentinel_core.models.conformance"
+        )
 
     def chosen(self, slugs: Iterable[str] | None) -> list[WatchConfig]:
         """The configured watches with these slugs, or all; ConfigError for one that is not configured."""

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from sentinel_core import forecasts, registry, training
 from sentinel_core.config import WatchConfig
-from sentinel_core.errors import SentinelError
+from sentinel_core.errors import ModelError, SentinelError
 from sentinel_core.forecasts import Fitted, Forecast
 from sentinel_core.models import catalogue
+from sentinel_core.models.adapter import FiveMethodBatchModel
 from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reports import ForecastReport
 from sentinel_core.pipeline.serving import load_serving, load_version
@@ -59,7 +60,7 @@ def _issue_live(context: Context, end: int, slugs: Sequence[str] | None) -> Fore
         owner, fingerprints = watch_store.live_series(conn, None)
     models, failures = load_serving(context, watches, ids)
     live = _by_owner(owner, fingerprints)
-    due: dict[tuple[int, int], list[_Job]] = {}
+    due: dict[tuple[bool, int, int], list[_Job]] = {}
     report = _Tally(failures)
     began = context.clock()
     missed: list[tuple[WatchConfig, int, int]] = []
@@ -71,10 +72,12 @@ def _issue_live(context: Context, end: int, slugs: Sequence[str] | None) -> Fore
         fitted, version = models.get(watch.slug, (None, None))
         members = live.get(ids[watch.slug], fingerprints[:0])
         job = _Job(watch, ids[watch.slug], members, fitted, version)
-        due.setdefault((watch.step_seconds, origin), []).append(job)
+        # a person's model may take its time, or hang: the built-ins' forecasts stand before it is asked
+        own = fitted is not None and isinstance(fitted.model, FiveMethodBatchModel)
+        due.setdefault((own, watch.step_seconds, origin), []).append(job)
         if state.forecast_origin is not None and origin - state.forecast_origin > watch.step_seconds:
             missed.append((watch, state.forecast_origin + watch.step_seconds, origin - watch.step_seconds))
-    for (step, origin), jobs in due.items():
+    for (_, step, origin), jobs in sorted(due.items(), key=lambda item: item[0]):
         blocks = _forecast(context, step, origin, jobs, report)
         if not blocks:
             continue
@@ -109,9 +112,7 @@ class _Block:
     forecast: Forecast
 
 
-def _forecast(
-    context: Context, step: int, origin: int, jobs: Sequence[_Job], report: "_Tally"
-) -> list[_Block]:
+def _forecast(context: Context, step: int, origin: int, jobs: Sequence[_Job], report: "_Tally") -> list[_Block]:
     """Forecast many watches from one origin: models that agree in class, grid and parameters run as one."""
     learnt: dict[str, list[tuple[_Job, Fitted]]] = {}
     blocks: list[_Block] = []
@@ -138,12 +139,19 @@ def _forecast(
     for members in learnt.values():
         try:
             blocks += _forecast_together(context, step, origin, members, report)
-        except Exception:  # a person's model may raise anything, and must not take other watches with it: which is it?
+        except Exception as failure:  # a person's model may raise anything, and must not take other watches with it
+            errors = failure.errors if isinstance(failure, ModelError) else {}
             for member in members:
+                job, part = member
+                if errors:  # it failed with every series; asked again, it would
+                    mine = {one: errors[one] for one in part.model.fingerprints.tolist() if one in errors}
+                    if mine:
+                        report.failures[job.watch.slug] = context.blame(job.watch, job.watch_id, mine)
+                    blocks.append(_last_values(context, step, origin, job, part.model.fingerprints))
+                    continue
                 try:
                     blocks += _forecast_together(context, step, origin, [member], report)
                 except Exception as error:
-                    job, part = member
                     report.failures[job.watch.slug] = _words(error)
                     blocks.append(_last_values(context, step, origin, job, part.model.fingerprints))
     return blocks
@@ -174,9 +182,9 @@ def _forecast_together(
         cut = slice(at, at + len(part.model.fingerprints))
         own = Forecast(forecast.mean[cut], forecast.lower[cut], forecast.upper[cut], forecast.versions[cut])
         blocks.append(_Block(job.watch_id, rows[cut], own))
-        wrong = [fitted.model.errors[one] for one in rows[cut].tolist() if one in fitted.model.errors]
+        wrong = {one: fitted.model.errors[one] for one in rows[cut].tolist() if one in fitted.model.errors}
         if wrong:
-            report.failures[job.watch.slug] = f"{len(wrong)} series show their last value, for example: {wrong[0]}"
+            report.failures[job.watch.slug] = context.blame(job.watch, job.watch_id, wrong)
         at = cut.stop
     return blocks
 
@@ -238,9 +246,7 @@ def _replay(context: Context, start: int, end: int, slugs: Sequence[str] | None)
     return report.done(len(watches))
 
 
-def _replay_watch(
-    context: Context, watch: WatchConfig, watch_id: int, start: int, end: int, report: "_Tally"
-) -> None:
+def _replay_watch(context: Context, watch: WatchConfig, watch_id: int, start: int, end: int, report: "_Tally") -> None:
     """Forecast one watch from every origin in the span, day by day, and keep the rows as replays."""
     step = watch.step_seconds
     try:

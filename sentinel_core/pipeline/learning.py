@@ -64,8 +64,10 @@ def train(
             began = context.clock()
             try:
                 report = _train_watch(context, watch, watch_id, kind, lease, run_id)
-            except Exception as error:  # a person's model may raise anything; it must not take the other watches with it
+            except Exception as error:  # a person's model may raise anything; other watches must not suffer from it
                 detail = str(error) if isinstance(error, SentinelError) else f"{type(error).__name__}: {error}"
+                if isinstance(error, ModelError) and error.errors:
+                    detail = context.blame(watch, watch_id, error.errors)
                 report = _failed(context, watch, watch_id, kind, lease, detail)
             seconds = context.clock() - began
             reports.append(replace(report, seconds=seconds))
@@ -222,9 +224,7 @@ def _conclude(
         members = watch_store.series_of(conn, [task.watch_id], live_only=False)
     since = task.end - REMEMBERED_SECONDS
     remembered = [m.fingerprint for m in members if m.vanished_at is None or m.vanished_at > since]
-    accepted = [
-        (c.fitted.take(w.fingerprints[c.accepted]), c) for w, c in candidates if c.accepted.any()
-    ]
+    accepted = [(c.fitted.take(w.fingerprints[c.accepted]), c) for w, c in candidates if c.accepted.any()]
     refitted = sum(len(fitted.versions) for fitted, _ in accepted)
     total = sum(len(window.fingerprints) for window, _ in candidates)
     mae = np.concatenate([c.mae for _, c in candidates])
@@ -253,14 +253,16 @@ def _conclude(
         run_id=run_id,
         created_at=context.clock(),
     )
+    errors = {fingerprint: text for _, c in candidates for fingerprint, text in c.errors.items()}
+    problem = context.blame(watch, task.watch_id, errors) if errors else None
     if not accepted:
         detail = f"rejected: no better than {_label(champion)} on the same held-back origins"
         if not any(np.isfinite(mae)):
-            detail = "rejected: its forecasts are not finite"
+            detail = problem = f"rejected: {problem or 'its forecasts are not finite'}"
         with context.store.database.write() as conn:
             registry.record(conn, replace(row, deleted_at=context.clock()))
             deciding.finish(conn, lease, "rejected", detail, context.clock())
-            watch_store.note_errors(conn, "training", {task.watch_id: None}, context.clock())
+            watch_store.note_errors(conn, "training", {task.watch_id: problem}, context.clock())
             context.count("sentinel_trainings_total", kind=task.kind, outcome="rejected")
         return _report(task, row, lease, promoted=False, detail=detail)
     fitted = reduce(Fitted.put, [stamped(part, number) for part, _ in accepted])
@@ -284,10 +286,8 @@ def _conclude(
             forget_drift(conn, task.watch_id)
         detail = _verdict(task, refitted, total, champion, promoted)
         deciding.finish(conn, lease, "promoted" if promoted else "held", detail, context.clock())
-        watch_store.note_errors(conn, "training", {task.watch_id: None}, context.clock())
-        context.count(
-            "sentinel_trainings_total", kind=task.kind, outcome="promoted" if promoted else "held"
-        )
+        watch_store.note_errors(conn, "training", {task.watch_id: problem}, context.clock())
+        context.count("sentinel_trainings_total", kind=task.kind, outcome="promoted" if promoted else "held")
     # after the commit: a crash in between leaves a file too many, never one too few
     folder.delete([version.path for version in gone])
     png = None if sample is None else _plot(task, candidates[0][1], sample)
@@ -311,9 +311,7 @@ def _plot(task: _Task, candidate: Candidate, window: Window) -> bytes:
     )
 
 
-def _verdict(
-    task: _Task, refitted: int, total: int, champion: tuple[Fitted, Version] | None, promoted: bool
-) -> str:
+def _verdict(task: _Task, refitted: int, total: int, champion: tuple[Fitted, Version] | None, promoted: bool) -> str:
     share = f"{refitted} of {total} series accepted the new parameters"
     if task.parent is None:
         return f"serves: first version, {share}"

@@ -65,8 +65,8 @@ def scrape_windows(
     with context.client() as client:
         try:
             now = client.now()
-        except SourceError as error:  # no watch can be read, and each shall say why
-            unread = [_Reading(watch, states[watch.slug].watch_id, error=str(error)) for watch in watches]
+        except SourceError as away:  # no watch can be read, and each shall say why
+            unread = [_Reading(watch, states[watch.slug].watch_id, error=str(away)) for watch in watches]
             _commit(context, unread, totals)
             raise
         skew = now - context.clock()
@@ -108,7 +108,9 @@ def scrape_windows(
 
 
 def _concurrently(
-    context: Context, watches: Sequence[WatchConfig], read: Callable[[PrometheusClient, WatchConfig], Iterator[_Reading]]
+    context: Context,
+    watches: Sequence[WatchConfig],
+    read: Callable[[PrometheusClient, WatchConfig], Iterator[_Reading]],
 ) -> list[_Reading]:
     """Read watches on a few threads, a client each."""
 

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from sentinel_core import WatchConfig
-from sentinel_core.errors import PermanentSourceError, SourceError, TransientSourceError
+from sentinel_core.errors import PermanentSourceError, TransientSourceError
 from sentinel_core.storage import watch_store, windows_store
 from tests.apps.server import eventually
 from tests.bad_days.conftest import Sidecar, serving
 from tests.bad_days.gateway import Gateway, Wanted
 from tests.moved_world import World
-from tests.prometheus_server import PrometheusServer
 
 Watch = Callable[..., WatchConfig]
 
@@ -28,7 +27,7 @@ FAULTS = [
 
 
 def test_a_broken_prometheus_is_said_and_survived(world: World, gateway: Gateway, watch: Watch) -> None:
-    """Ticks fail with the reason, the last forecasts go on being served with their age, and no sample is missing later."""
+    """Ticks fail with the reason, the last forecasts go on being served with their age; no sample is missing later."""
     engine = world.engine(watch(), watch("zero"), scrape_timeout=0.3)
     engine.train(engine.sync_watches(), kind="cold_start", reason="test")
     world.tick(engine)
@@ -133,7 +132,7 @@ def test_more_series_than_allowed_are_refused_with_their_number(world: World, wa
     world.tick(engine)
     with serving(engine) as sidecar:
         assert len(sidecar.lines("burst")) == 3 * 5
-        scraped, forecast, _ = world.tick(engine, 900)
+        scraped, _, _ = world.tick(engine, 900)
         assert list(scraped.failures) == [slugs[1]]
         error = str(engine.status()["burst"]["last_error"])
         assert "burst has 40 series, more than max_series = 20" in error
