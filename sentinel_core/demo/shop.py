@@ -34,8 +34,8 @@ WATCHES = (
         labels={"route": "/search"},
         model_class="SGDRegressorModel",
         horizon="10m",
-        drift_finetune_threshold=8.0,
-        drift_retrain_threshold=16.0,
+        drift_finetune_threshold=12.0,
+        drift_retrain_threshold=24.0,
     ),
     WatchConfig(
         metric="demo_queue_depth",
@@ -60,8 +60,8 @@ WATCHES = (
         name="demo_requests_per_second",
         model_class="ExponentialSmoothingModel",
         drift_unit="scaled",
-        drift_finetune_threshold=1.5,
-        drift_retrain_threshold=3.0,
+        drift_finetune_threshold=3.0,
+        drift_retrain_threshold=6.0,
     ),
 )
 
