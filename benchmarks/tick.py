@@ -35,7 +35,9 @@ def run() -> None:
     found = {}
     for series, watches in SIZES:
         arguments = [sys.executable, "-m", "benchmarks.tick", "--series", str(series), "--watches", str(watches)]
-        found[series, watches] = json.loads(subprocess.run(arguments, check=True, capture_output=True, text=True).stdout)
+        found[series, watches] = json.loads(
+            subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
+        )
         one = found[series, watches]
         print(f"  {series:>7,} series in {watches:>5,} watches: {one['cpu']:6.2f} s CPU, {one['mb']:6.0f} MB peak")
     base = found[10_000, 1]
@@ -49,9 +51,7 @@ def measure(series: int, watches: int, folder: Path) -> dict[str, float]:
     each = series // watches
     config = SentinelConfig(
         artifact_store=str(folder),
-        watches=[
-            WatchConfig(metric=f"metric_{k}", model_class=MODEL, max_series=series) for k in range(watches)
-        ],
+        watches=[WatchConfig(metric=f"metric_{k}", model_class=MODEL, max_series=series) for k in range(watches)],
     )
     with Engine.open(config) as engine:
         build(engine, each)

@@ -18,7 +18,7 @@ _ACTUAL, _FORECAST, _LOW, _HIGH = "#3b4252", "#0b84a5", "#d18700", "#c0392b"
 
 
 def forecast_png(window: Window, fitted: Fitted, *, title: str) -> bytes:
-    """Actual values of up to three series with the forecasts that the fitted model makes of them, horizon after horizon.
+    """Actual values of up to three series with the forecasts the fitted model makes of them, horizon after horizon.
 
     Every forecast sees only what lies before its origin; the parameters are the fitted ones. Returns a small PNG.
     """

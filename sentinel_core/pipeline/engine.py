@@ -82,9 +82,7 @@ class Engine:
         """See `deciding.decide_actions`."""
         return deciding.decide_actions(self.context)
 
-    def train(
-        self, slugs: Sequence[str], *, kind: str, reason: str, run_id: str | None = None
-    ) -> list[TrainingReport]:
+    def train(self, slugs: Sequence[str], *, kind: str, reason: str, run_id: str | None = None) -> list[TrainingReport]:
         """See `learning.train`."""
         return learning.train(self.context, slugs, kind=kind, reason=reason, run_id=run_id)
 
@@ -110,7 +108,7 @@ class Engine:
         return serving.serving(self.context, slug)
 
     def slug_of(self, metric: str, labels: dict[str, str] | None = None) -> str:
-        """The slug of the watch with this metric (or query name) and these labels; ConfigError where none or several."""
+        """The slug of the watch with this metric (or query name) and labels; ConfigError where none or several."""
         selector = str(Selector.of(metric, labels or {}))
         found = [watch.slug for watch in self.config.watches if selector in (watch.selector, watch.slug)]
         if len(found) == 1:

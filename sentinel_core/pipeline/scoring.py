@@ -173,7 +173,7 @@ def _span(watches: Sequence[WatchConfig]) -> int:
 
 
 def _rolling(served: _Served, stored: Columns, step: int, end: int) -> tuple[FloatArray, IntArray]:
-    """Rolling error of each series in its watch's unit [n], and the scored steps behind it; only of versions that serve.
+    """Rolling error of each series in its watch's unit [n], and the scored steps behind it; of serving versions.
 
     stored: rows of `scores`; of two for the same step the later one counts
     """

@@ -70,7 +70,7 @@ def test_a_hole_stays_a_hole(world: World, load: Watch, prometheus: PrometheusSe
 
 
 def test_forecasts_are_scored_at_their_own_time(world: World, load: Watch) -> None:
-    """Every score equals the mean absolute difference between the actual and the forecasts made for that very minute."""
+    """Every score equals the mean absolute difference between the actual and the forecasts made for that minute."""
     engine = world.engine(load())
     (slug,) = engine.sync_watches()
     engine.train([slug], kind="cold_start", reason="test")
@@ -173,7 +173,7 @@ def test_series_come_and_go(world: World) -> None:
     assert engine.status()["shop_sessions"]["series"] == 1
     seen, versions = [], set()
     for _ in range(25):
-        report, forecast, _ = world.tick(engine)
+        _, forecast, _ = world.tick(engine)
         seen.append(engine.status()["shop_sessions"]["series"])
         versions |= {forecast.pooled, forecast.naive}
     assert max(seen) == 2  # for five minutes the old pod may still be only late
@@ -224,7 +224,7 @@ def test_sub_minute_granularity(world: World, prometheus: PrometheusServer) -> N
     (report,) = engine.train([slug], kind="cold_start", reason="test")
     assert report.promoted, report.detail
     for _ in range(8):
-        scraped, forecast, _ = world.tick(engine, 15)
+        _, forecast, _ = world.tick(engine, 15)
         assert forecast.series == 2
     end = int(world.clock.now) // 15 * 15 - 15
     with engine.store.database.read() as conn:
@@ -239,7 +239,7 @@ def test_missed_hours_are_caught_up(world: World, load: Watch) -> None:
     engine = world.engine(load())
     (slug,) = engine.sync_watches()
     engine.train([slug], kind="cold_start", reason="test")
-    scraped, forecast, drift = world.tick(engine, 2 * 3600)
+    scraped, forecast, _ = world.tick(engine, 2 * 3600)
     assert scraped.samples >= 6 * 120
     assert forecast.origins == 120
     end = int(world.clock.now) // 60 * 60
@@ -252,7 +252,6 @@ def test_missed_hours_are_caught_up(world: World, load: Watch) -> None:
 def test_a_replay_of_the_past_sees_only_the_past(world: World, load: Watch) -> None:
     """Origins before any version are forecast by a model refitted on data before them; nothing live changes."""
     engine = world.engine(load(history="6h"))
-    (slug,) = engine.sync_watches()
     end = int(world.clock.now) // 3600 * 3600
     engine.scrape_windows(end - 8 * 3600, end - 60, mode="backfill")
     report = engine.issue_forecasts(end - 3600, end - 60, mode="replay")
