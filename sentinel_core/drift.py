@@ -41,7 +41,8 @@ def score(
     """Compare forecasts [rows] (one per watch, series, time and lead) with the actuals at their own timestamps.
 
     Rows of one (watch, series, time) are averaged over their leads; only the newest version's rows count, so that a
-    step forecast partly before and partly after a refit judges the version that serves. Rows without an actual fall away.
+    step forecast partly before and partly after a refit judges the version that serves. Rows without an actual fall
+    away.
     """
     row = np.searchsorted(actuals.fingerprints, fingerprint)
     column = (timestamp - actuals.timestamps[0]) // actuals.step_seconds if len(actuals.timestamps) else timestamp
