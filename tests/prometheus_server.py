@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -117,11 +117,15 @@ class History:
 
 
 class PrometheusServer:
-    """One `prometheus` process over a folder; it scrapes itself every second, so it has live samples and metadata."""
+    """One `prometheus` process over a folder; it scrapes itself every second, so it has live samples and metadata.
 
-    def __init__(self, folder: Path, history: History | None = None) -> None:
+    jobs: further scrape configurations, in YAML's flow style
+    """
+
+    def __init__(self, folder: Path, history: History | None = None, jobs: Sequence[str] = ()) -> None:
         self.folder = folder
         self.history = history or History(end=int(time.time()) // HOUR * HOUR)
+        self.jobs = jobs
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
@@ -143,7 +147,9 @@ class PrometheusServer:
         """Start and wait until it is ready; RuntimeError with its log if it is not within 30 s."""
         (self.folder / "prometheus.yml").write_text(
             "global: {scrape_interval: 1s}\n"
-            f"scrape_configs: [{{job_name: self, static_configs: [{{targets: ['127.0.0.1:{self.port}']}}]}}]\n"
+            "scrape_configs:\n"
+            f"- {{job_name: self, static_configs: [{{targets: ['127.0.0.1:{self.port}']}}]}}\n"
+            + "".join(f"- {job}\n" for job in self.jobs)
         )
         with (self.folder / "prometheus.log").open("ab") as log:
             self._process = subprocess.Popen(

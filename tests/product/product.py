@@ -46,6 +46,12 @@ def free_ports(count: int) -> list[int]:
             probe.close()
 
 
+def is_open(port: int) -> bool:
+    """Whether somebody listens on a port of the loopback."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def eventually(what: str, question: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
     """Ask until the answer is true and return it; fails with what was waited for."""
     deadline = time.monotonic() + seconds
@@ -127,7 +133,7 @@ class Product:
             try:
                 self._process.wait(30)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.product.product import Product, eventually, free_ports, plain_environment
+from tests.product.product import Product, eventually, plain_environment
 
 pytestmark = pytest.mark.slow
 
@@ -58,18 +58,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parents = [entry for entry in sys.path if entry.endswith("-packages")]
     (packages / "parent.pth").write_text("\n".join(parents) + "\n")
     return home / "bin/sentinel"
-
-
-@pytest.fixture
-def target() -> Iterator[str]:
-    """A demo target that answers Prometheus' query API; its URL."""
-    [port] = free_ports(1)
-    process = subprocess.Popen([sys.executable, "-m", "sentinel_core.demo.target", "--port", str(port)])
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
