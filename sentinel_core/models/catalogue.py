@@ -13,7 +13,7 @@ from sentinel_core.durations import parse_duration
 from sentinel_core.errors import ConfigError
 from sentinel_core.models.adapter import FiveMethodBatchModel
 from sentinel_core.models.arima import ARIMAModel
-from sentinel_core.models.base import BaseModel, BatchModel
+from sentinel_core.models.base import BaseModel, BatchModel, ModelSpec
 from sentinel_core.models.exponential_smoothing import ExponentialSmoothingModel
 from sentinel_core.models.linear_trend import LinearTrendModel
 from sentinel_core.models.sgd_regressor import SGDRegressorModel
@@ -23,6 +23,7 @@ BUILT_INS: dict[str, type[BatchModel]] = {
 }
 _CHOICES = f"name {', '.join(BUILT_INS)}, or your own class as package.module:Class"
 GRID = ("granularity", "horizon", "lookback")
+_CONTRACTS = (BaseModel, BatchModel, ModelSpec, object)
 
 
 def resolve(model_class: Any) -> type[BaseModel] | type[BatchModel]:
@@ -98,9 +99,11 @@ def _check_params(model_class: type, params: dict[str, Any]) -> None:
     if not params:
         return
     parameters = inspect.signature(model_class).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
-    accepted = [parameter.name for parameter in parameters if parameter.name not in GRID]
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+    if open_ended and any("__init__" in vars(base) for base in model_class.__mro__ if base not in _CONTRACTS):
+        return  # its own constructor takes anything; the base's takes what a subclass declares, and this one declares none
+    named = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    accepted = [name for name in named if name not in GRID]
     unknown = [name for name in params if name not in accepted]
     if unknown:
         known = f"it has {', '.join(accepted)}" if accepted else "it has none"

@@ -89,3 +89,10 @@ def test_unknown_model_params_are_named(own_models: ModuleType) -> None:
     watch = WatchConfig(model_class="own_models:Plain", model_params={"speed": 3})
     with pytest.raises(ConfigError, match="Plain has no parameter 'speed'; it has none"):
         catalogue.build(watch)
+
+
+@pytest.mark.parametrize("model_class", ["LinearTrendModel", "ExponentialSmoothingModel"])
+def test_a_built_in_without_parameters_refuses_any(model_class: str) -> None:
+    """A misspelt or foreign parameter is never swallowed."""
+    with pytest.raises(ConfigError, match="has no parameter 'alpha'; it has none"):
+        catalogue.build(WatchConfig(metric="up", model_class=model_class, model_params={"alpha": 1}))
