@@ -132,21 +132,21 @@ def load(content: bytes, version: Version, construct: Callable[[str, str, Mappin
     if found != version.sha256:
         raise ArtifactError(
             f"the artifact of version v{version.version} at {version.path} does not match its SHA-256 in the registry "
-            f"({len(content)} bytes, expected {version.bytes}): it was truncated, replaced or tampered with. It was not "
-            "loaded. Restore the file from a backup, or retrain the watch."
+            f"({len(content)} bytes, expected {version.bytes}): it was truncated, replaced or tampered with. It was "
+            "not loaded. Restore the file from a backup, or retrain the watch."
         )
     # what joblib.dump writes is a plain pickle where it holds no array; the C unpickler reads it ten times faster
     state: Mapping[str, Any] = pickle.loads(content)
     if state.get("format") != FORMAT:
         raise ArtifactError(
-            f"the artifact of version v{version.version} has format {state.get('format')!r}, this release reads {FORMAT}; "
-            "retrain the watch"
+            f"the artifact of version v{version.version} has format {state.get('format')!r}, this release reads "
+            f"{FORMAT}; retrain the watch"
         )
     template = construct(version.model_class, state["lookback"], state["model_params"])
     if (state["granularity"], state["horizon"]) != (template.granularity, template.horizon):
         raise ArtifactError(
-            f"the artifact of version v{version.version} forecasts {state['horizon']} in steps of {state['granularity']}, "
-            f"its watch {template.horizon} in steps of {template.granularity}; retrain the watch"
+            f"the artifact of version v{version.version} forecasts {state['horizon']} in steps of "
+            f"{state['granularity']}, its watch {template.horizon} in steps of {template.granularity}; retrain it"
         )
     if state["code_version"] != template.code_version:
         raise ArtifactError(
@@ -208,13 +208,18 @@ def serving(conn: sa.Connection) -> dict[int, tuple[Active, Version]]:
     return {row[0]: (Active(*row[: len(columns)]), Version(*row[len(columns) :])) for row in rows}
 
 
+def active_versions(conn: sa.Connection) -> dict[int, int]:
+    """The number of each watch's active version, by watch id."""
+    return {row.watch_id: row.version for row in conn.execute(sa.select(active_models))}
+
+
 # ---- promotion -------------------------------------------------------------------------------------------------------
 def promote(
     conn: sa.Connection, watch_id: int, number: int, *, parent: int | None, reason: str, run_id: str | None
 ) -> bool:
     """Let a version serve if its parent still does and nobody has pinned it; False where a rollback holds.
 
-    Raises ConflictError when another version was promoted in between: the candidate was judged against the wrong champion.
+    Raises ConflictError when another version was promoted in between: the candidate was judged against the wrong one.
     """
     now = time.time()
     if parent is None:
@@ -242,9 +247,7 @@ def promote(
     return True
 
 
-def roll_back(
-    conn: sa.Connection, watch_id: int, target: Version, *, reason: str, run_id: str | None
-) -> int:
+def roll_back(conn: sa.Connection, watch_id: int, target: Version, *, reason: str, run_id: str | None) -> int:
     """Let an older (or another) version serve and pin it until released; returns the version that served before."""
     now = time.time()
     active = conn.execute(sa.select(active_models).where(active_models.c.watch_id == watch_id)).one_or_none()

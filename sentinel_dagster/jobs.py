@@ -11,6 +11,7 @@ from typing import Literal
 
 import dagster as dg
 
+from sentinel_core.errors import ConfigError
 from sentinel_core.pipeline.deciding import LEASE_SECONDS
 from sentinel_core.pipeline.reports import TickPlan, TrainingReport
 from sentinel_dagster.assets.models import TRAINING_POOL, ActivationConfig, promotion, training
@@ -94,7 +95,11 @@ def train_watches(context: dg.OpExecutionContext, config: TrainConfig, engine: E
     context.instance.add_dynamic_partitions(str(WATCHES.name), config.slugs)
     with engine.open_in_background() as core:
         for slug in config.slugs:  # one at a time: a worker that dies has recorded what it finished
-            [report] = core.train([slug], kind=config.kind, reason=config.reason, run_id=context.run.run_id)
+            try:
+                [report] = core.train([slug], kind=config.kind, reason=config.reason, run_id=context.run.run_id)
+            except ConfigError as error:  # the watch was removed while the run was queued; the others are not
+                context.log.warning("%s", error)
+                continue
             reports.append(report)
             if report.version is None:
                 context.log.warning("%s was not trained: %s", slug, report.detail)
@@ -181,7 +186,8 @@ def maintain() -> None:
 
 def tick_request(plan: TickPlan, attempt: str) -> dg.RunRequest:
     """Ask for one run over the plan's hours; `attempt` lets a span that failed be asked for again."""
-    first, last = hour_key(plan.start), hour_key(plan.end)
+    current = int(time.time())  # Prometheus' clock may be ahead of ours, and in an hour that is no partition yet
+    first, last = hour_key(min(plan.start, current)), hour_key(min(plan.end, current))
     planned = {"start": plan.start, "end": plan.end}
     return dg.RunRequest(
         run_key=f"tick:{plan.start}:{plan.end}:{attempt}",

@@ -130,8 +130,8 @@ def version_metadata(report: TrainingReport, run_id: str, *, plot: bool = True) 
             metadata[name] = dg.MetadataValue.float(value)
     if report.sha256:
         metadata["sha256"] = dg.MetadataValue.text(report.sha256)
-    if plot and report.plot_png:
-        metadata["plot"] = _image("forecast against actual", report.plot_png)
+    if plot and report.draw is not None:
+        metadata["plot"] = _image("forecast against actual", report.draw())
     return metadata
 
 

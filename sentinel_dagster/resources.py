@@ -18,7 +18,7 @@ from sentinel_core.pipeline import Engine
 
 Answer = TypeVar("Answer")
 
-LONGEST_WAIT_SECONDS = 15.0  # a run waits this long at most for its newest step to settle
+LONGEST_WAIT_SECONDS = 15.0  # a run waits for its newest step to settle; a step later than this is by another clock
 
 
 class EngineResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yields itself, not a value
@@ -46,7 +46,8 @@ class EngineResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yiel
             config = self.configuration()
             if settled is not None:
                 wait = settled + parse_duration(config.settle_delay) - time.time()
-                time.sleep(min(LONGEST_WAIT_SECONDS, max(0.0, wait)))
+                if 0.0 < wait <= LONGEST_WAIT_SECONDS:
+                    time.sleep(wait)
             with self.connect(config) as engine:
                 yield engine
         except SentinelError as error:

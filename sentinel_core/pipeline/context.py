@@ -14,6 +14,7 @@ from sentinel_core.prometheus.client import PrometheusClient
 from sentinel_core.storage import watch_store
 from sentinel_core.storage.store import Store
 
+SKEW = "sentinel_clock_skew_seconds"
 CounterKey = tuple[str, tuple[tuple[str, str], ...]]  # metric name, sorted labels
 
 
@@ -28,6 +29,7 @@ class Context:
     _counts: dict[CounterKey, float] = field(default_factory=dict)
     _gauges: dict[CounterKey, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _ids: dict[str, int] | None = None
 
     def client(self) -> PrometheusClient:
         """A client of the configured Prometheus; use it as a context manager."""
@@ -53,6 +55,12 @@ class Context:
         """Set a self-metric; it reaches the store with the next `flush`."""
         with self._lock:
             self._gauges[name, ()] = value
+
+    def source_time(self, client: PrometheusClient) -> float:
+        """Prometheus' own clock, unix seconds; how far it is ahead of ours becomes a self-metric, which `due` asks for."""
+        now = client.now()
+        self.gauge(SKEW, now - self.clock())
+        return now
 
     def flush(self, conn: sa.Connection) -> None:
         """Write the counts of this process so far into the store's, in the caller's transaction."""
@@ -85,7 +93,15 @@ class Context:
         return [by_slug[slug] for slug in wanted]
 
     def watch_ids(self) -> dict[str, int]:
-        """Ids of the configured watches by slug; registers new ones and retires those that left."""
+        """Ids of the configured watches by slug; registers new ones and retires those that left.
+
+        Once a process: by the time a long training ends its configuration may be old, and must not win over a newer one.
+        """
+        if self._ids is None:
+            self._ids = self._sync_watches()
+        return self._ids
+
+    def _sync_watches(self) -> dict[str, int]:
         wanted = [(watch.slug, watch.selector) for watch in self.config.watches]
         with self.store.database.read() as conn:
             known = watch_store.watch_ids(conn)

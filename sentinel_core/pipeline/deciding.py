@@ -11,7 +11,7 @@ from sentinel_core import actions, registry
 from sentinel_core.actions import Decision, WatchFacts
 from sentinel_core.config import WatchConfig
 from sentinel_core.durations import parse_duration
-from sentinel_core.pipeline.context import Context
+from sentinel_core.pipeline.context import SKEW, Context
 from sentinel_core.pipeline.reading import MISSED_LIMIT_SECONDS
 from sentinel_core.pipeline.reports import ActionRequest, TickPlan
 from sentinel_core.storage import schema, watch_store
@@ -19,11 +19,14 @@ from sentinel_core.storage import schema, watch_store
 QUEUE_SECONDS = 600.0  # how long a decision may wait for its run before it is made anew
 LEASE_SECONDS = 120.0  # a training that shows no sign of life for so long is dead
 HEARTBEAT_SECONDS = 30.0
+SKEW_IGNORED_SECONDS = 5.0  # below that it is the time of a request, and a schedule of whole minutes must not miss one
 UNHELPFUL_COOLDOWNS = 32  # drift actions within so many cooldowns lengthen the next rest
 
 
 def due(context: Context, now: float | None = None) -> TickPlan | None:
     """Which watches have a settled step that nobody has read, and the span a tick has to cover; None when all is read.
+
+    Steps settle by Prometheus' clock: `now` is ours, corrected by how far the newest reading found the two apart.
 
     A watch that was never read is due at its newest step only: its history is read when it is trained first.
     """
@@ -31,6 +34,9 @@ def due(context: Context, now: float | None = None) -> TickPlan | None:
     settle = parse_duration(context.config.settle_delay)
     with context.store.database.read() as conn:
         states = watch_store.states(conn)
+        skew = watch_store.counters(conn).get((SKEW, ()), 0.0)
+    if abs(skew) > SKEW_IGNORED_SECONDS:
+        now += skew
     slugs: list[str] = []
     starts: list[int] = []
     failing: list[int] = []

@@ -101,7 +101,7 @@ class Engine:
         return report
 
     def _reissue(self, slug: str) -> None:
-        issuing.issue_forecasts(self.context, 0, int(self.context.clock()), mode="live", slugs=[slug])
+        issuing.issue_forecasts(self.context, 0, 0, mode="live", slugs=[slug])
 
     def serving(self, slug: str) -> ActivationReport:
         """What serves a watch now, and why."""

@@ -43,21 +43,22 @@ def issue_forecasts(
 ) -> ForecastReport:
     """Forecast from origins in [start, end], unix seconds.
 
-    mode "live": the newest origin of each watch, which is what the sidecar shows; origins that were missed since the last
-    one are kept as replays
+    mode "live": the newest origin of each watch, which is what the sidecar shows; origins that were missed since the
+    last one are kept as replays
     mode "replay": every origin in the span, each with the version that served then, or one refitted on data before it
     """
     if mode == "live":
-        return _issue_live(context, end, slugs)
+        return _issue_live(context, slugs)
     return _replay(context, start, end, slugs)
 
 
-def _issue_live(context: Context, end: int, slugs: Sequence[str] | None) -> ForecastReport:
+def _issue_live(context: Context, slugs: Sequence[str] | None) -> ForecastReport:
     ids = context.watch_ids()
     watches = context.chosen(slugs)
     with context.store.database.read() as conn:
         states = watch_store.states(conn)
         owner, fingerprints = watch_store.live_series(conn, None)
+        active = registry.active_versions(conn)
     models, failures = load_serving(context, watches, ids)
     live = _by_owner(owner, fingerprints)
     due: dict[tuple[bool, int, int], list[_Job]] = {}
@@ -68,7 +69,7 @@ def _issue_live(context: Context, end: int, slugs: Sequence[str] | None) -> Fore
         state = states.get(watch.slug)
         if state is None or state.scraped_until is None or not (watch.slug in models or watch.slug in failures):
             continue
-        origin = min(state.scraped_until, end - end % watch.step_seconds)
+        origin = state.scraped_until
         fitted, version = models.get(watch.slug, (None, None))
         members = live.get(ids[watch.slug], fingerprints[:0])
         job = _Job(watch, ids[watch.slug], members, fitted, version)
@@ -88,9 +89,12 @@ def _issue_live(context: Context, end: int, slugs: Sequence[str] | None) -> Fore
         pending = forecast_store.write_forecasts(context.store, step, columns)
         with context.store.database.write() as conn:
             (segment,) = context.store.segments.commit(conn, [pending])
+            # promoted or rolled back meanwhile: whoever did that has issued anew, and must not be painted over
+            now_active = registry.active_versions(conn)
             rows = [
                 {"watch_id": watch_id, "forecast_origin": origin, "forecast_segment_id": segment, "unlearnt": count}
                 for watch_id, count in unlearnt.items()
+                if now_active.get(watch_id) == active.get(watch_id)
             ]
             watch_store.update_states(conn, rows)
             errors = {job.watch_id: report.failures.get(job.watch.slug) for job in jobs}
@@ -271,7 +275,7 @@ def _models_then(
     known: IntArray,
     origins: IntArray,
 ) -> list[tuple[Fitted, int, IntArray]]:
-    """Which model serves which origins: what was active then, else one fitted on the history before the first of them."""
+    """Which model serves which origins: what was active then, else one fitted on the history before them."""
     served: dict[int, list[int]] = {}
     by_number = {version.version: version for _, version in history}
     for origin in origins.tolist():

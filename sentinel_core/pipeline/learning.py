@@ -1,10 +1,11 @@
-"""Train watches: read the missing history, fit in blocks, judge, record a version, promote it, forecast with it at once."""
+"""Train watches: read the missing history, fit in blocks, judge, record a version, promote it, forecast at once."""
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,8 @@ def train(
             context.count("sentinel_training_seconds_sum", seconds, kind=report.kind)
             context.count("sentinel_training_seconds_count", kind=report.kind)
         if report.promoted:
-            issue_forecasts(context, 0, int(context.clock()), mode="live", slugs=[watch.slug])
+            with suppress(SentinelError):  # it serves already; the next tick forecasts with it
+                issue_forecasts(context, 0, 0, mode="live", slugs=[watch.slug])
     with context.store.database.write() as conn:
         context.flush(conn)
     return reports
@@ -111,7 +113,7 @@ def _read(context: Context, watch: WatchConfig) -> int:
     """
     try:
         with context.client() as client:
-            now = client.now()
+            now = context.source_time(client)
             end = newest_step(now, watch.step_seconds, parse_duration(context.config.settle_delay))
             read_history(context, client, watch, end - (watch.history_steps - 1) * watch.step_seconds, end)
             return end
@@ -151,8 +153,8 @@ def _choose(
 def _unlearnt(context: Context, watch: WatchConfig, watch_id: int) -> IntArray:
     """Series whose newest forecast comes from no version of their own: new ones, and those whose model fails."""
     with context.store.database.read() as conn:
-        state = watch_store.states(conn)[watch.slug]
-    if state.forecast_segment_id is None:
+        state = watch_store.states(conn).get(watch.slug)
+    if state is None or state.forecast_segment_id is None:
         return np.empty(0, np.int64)
     rows = forecast_store.read_segment(
         context.store, state.forecast_segment_id, watch_ids=[watch_id], origin=state.forecast_origin
@@ -290,8 +292,8 @@ def _conclude(
         context.count("sentinel_trainings_total", kind=task.kind, outcome="promoted" if promoted else "held")
     # after the commit: a crash in between leaves a file too many, never one too few
     folder.delete([version.path for version in gone])
-    png = None if sample is None else _plot(task, candidates[0][1], sample)
-    return _report(task, row, lease, promoted=promoted, detail=detail, png=png)
+    draw = None if sample is None else partial(_plot, task, candidates[0][1], sample)
+    return _report(task, row, lease, promoted=promoted, detail=detail, draw=draw)
 
 
 def _write(path: str, content: bytes) -> None:
@@ -346,7 +348,13 @@ def _nothing(watch: WatchConfig, kind: str, reason: str, detail: str) -> Trainin
 
 
 def _report(
-    task: _Task, row: Version, lease: deciding.Lease, *, promoted: bool, detail: str, png: bytes | None = None
+    task: _Task,
+    row: Version,
+    lease: deciding.Lease,
+    *,
+    promoted: bool,
+    detail: str,
+    draw: Callable[[], bytes] | None = None,
 ) -> TrainingReport:
     return TrainingReport(
         slug=task.watch.slug,
@@ -365,5 +373,5 @@ def _report(
         champion_mae=row.champion_mae,
         coverage=row.coverage,
         model_class=row.model_class,
-        plot_png=png,
+        draw=draw,
     )

@@ -58,19 +58,18 @@ def scrape_windows(
     A watch that fails is in the report's failures and stays where it stands; SourceError when every one fails.
     """
     context.watch_ids()  # registers watches that are new in the configuration
-    watches = context.chosen(slugs)
     with context.store.database.read() as conn:
         states = watch_store.states(conn)
+    watches = [watch for watch in context.chosen(slugs) if watch.slug in states]  # one may be removed at any time
     totals = _Totals()
     with context.client() as client:
         try:
-            now = client.now()
+            now = context.source_time(client)
         except SourceError as away:  # no watch can be read, and each shall say why
             unread = [_Reading(watch, states[watch.slug].watch_id, error=str(away)) for watch in watches]
             _commit(context, unread, totals)
             raise
         skew = now - context.clock()
-        context.gauge("sentinel_clock_skew_seconds", skew)
         settled = now - parse_duration(context.config.settle_delay)
 
         def read(client: PrometheusClient, watch: WatchConfig) -> Iterator[_Reading]:
@@ -215,6 +214,8 @@ def _commit(context: Context, readings: Sequence[_Reading], totals: _Totals) -> 
                 totals.transient &= reading.transient
                 continue
             totals.add(context, reading)
+            if reading.watch_id not in states:  # the watch was removed while it was read; its samples stay
+                continue
             span = slice(*np.searchsorted(owner, [reading.watch_id, reading.watch_id + 1]))
             rows.append(_settle(conn, reading, states[reading.watch_id], fingerprints[span], totals, now))
         watch_store.add_coverages(

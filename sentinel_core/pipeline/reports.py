@@ -1,6 +1,6 @@
 """What each step of the pipeline tells whoever ran it: Dagster's metadata, the CLI, the tests."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -105,7 +105,7 @@ class TrainingReport:
     coverage: float | None = None
     seconds: float = 0.0
     model_class: str = ""
-    plot_png: bytes | None = None
+    draw: Callable[[], bytes] | None = None  # the plot as a PNG: drawn only where somebody will look
 
 
 @dataclass(frozen=True)

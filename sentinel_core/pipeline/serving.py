@@ -83,16 +83,12 @@ def forget_drift(conn: sa.Connection, watch_id: int) -> None:
     watch_store.update_state(conn, watch_id, severity="none", drift_mae=None, drift_low=0, drift_high=0, drift_scored=0)
 
 
-def roll_back(
-    context: Context, slug: str, *, version: int | None, reason: str, run_id: str | None
-) -> ActivationReport:
+def roll_back(context: Context, slug: str, *, version: int | None, reason: str, run_id: str | None) -> ActivationReport:
     """Serve the previous (or a named) version and hold it; the artifact must prove itself first."""
     watch = context.config.watch(slug)
     watch_id = context.watch_ids()[slug]
     with context.store.database.read() as conn:
-        target = (
-            registry.predecessor(conn, watch_id) if version is None else registry.version(conn, watch_id, version)
-        )
+        target = registry.predecessor(conn, watch_id) if version is None else registry.version(conn, watch_id, version)
     if target.deleted_at is None:
         load_version(context, watch, target)
     with context.store.database.write() as conn:

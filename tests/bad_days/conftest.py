@@ -102,6 +102,7 @@ def watch() -> Callable[..., WatchConfig]:
 
     def make(metric: str = "even", **fields: Any) -> WatchConfig:
         quick = {"model_class": "LinearTrendModel", "lookback": "10m", "history": "2h", "drift_cooldown": "1m"}
+        quick |= {"drift_finetune_threshold": 1e6, "drift_retrain_threshold": 2e6}
         return WatchConfig(**{"metric": metric, **quick, **fields})
 
     return make
