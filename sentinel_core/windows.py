@@ -58,7 +58,8 @@ def unique(values: IntArray) -> IntArray:
     [1, 3]
     """
     ordered = np.sort(values)
-    return ordered[np.concatenate([np.ones(min(1, len(ordered)), bool), ordered[1:] != ordered[:-1]])]
+    distinct: IntArray = ordered[np.concatenate([np.ones(min(1, len(ordered)), bool), ordered[1:] != ordered[:-1]])]
+    return distinct
 
 
 def grid(start: int, end: int, step_seconds: int) -> IntArray:

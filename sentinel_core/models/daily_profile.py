@@ -31,7 +31,7 @@ def slot_of(timestamps: IntArray, slots: int) -> IntArray:
 
 def learn_by_day(
     z: FloatArray, timestamps: IntArray, profile: FloatArray, days: FloatArray
-) -> tuple[FloatArray, NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Go on learning a profile [n, slots] that has seen `days` [n, slots] days from z [n, T] (NaN in gaps).
 
     Returns the profiles as they were before each calendar day of the timestamps, [n, D, slots] with NaN where a slot
