@@ -50,7 +50,7 @@ _BACKFILL = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfil
   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 _BACKFILL_STATUS = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
   ... on PartitionBackfill { status } } }"""
-_EVENTS = """query($asset: [String!]!, $key: String) { assetOrError(assetKey: {path: $asset}) { ... on Asset {
+_EVENTS = """query($asset: [String!]!, $key: String!) { assetOrError(assetKey: {path: $asset}) { ... on Asset {
   assetMaterializations(partitions: [$key], limit: 1) { tags { key value } metadataEntries { label
     ... on TextMetadataEntry { text } ... on IntMetadataEntry { intValue } ... on FloatMetadataEntry { floatValue }
     ... on PipelineRunMetadataEntry { runId } ... on BoolMetadataEntry { boolValue }
