@@ -182,7 +182,7 @@ class SGDRegressorModel(FiveMethods):
         change = np.where(began[:, None], change, np.float32(np.nan))
         return _Rows(X, change, there - last[:, None], np.nan_to_num(there - here[:, None]))
 
-    def _inputs(self, z: FloatArray, now: IntArray, here: FloatArray) -> Float32Array:
+    def _inputs(self, z: FloatArray, now: IntArray, here: FloatArray | Float32Array) -> Float32Array:
         """X [n, R, F + 2] of z [n, R + lookback_steps - 1]; `now` [R] are the origins, `here` their profile [n, R].
 
         The documented features, lags and mean as distances from the newest value; its distance from the profile; 1.
