@@ -9,6 +9,7 @@ from sentinel_core.windows import FloatArray, IntArray, Window
 
 NONE, LOW, HIGH = 0, 1, 2
 SEVERITIES = ("none", "low", "high")
+MOST_SCALED = 1e12  # a residual in training MAEs; infinite ones would count as unknown
 MIN_SCORED = 10  # scored steps before any verdict: below that a mean of absolute errors is mostly luck
 
 
@@ -63,7 +64,9 @@ def score(
     residual = residual[order]
     count = np.add.reduceat(newest.astype(float), starts)
     mae = np.add.reduceat(np.where(newest, residual, 0.0), starts) / count
-    scaled = np.add.reduceat(np.where(newest, residual / training_mae[order], 0.0), starts) / count
+    with np.errstate(over="ignore"):  # a series that never moved has next to no training MAE
+        in_mae = np.minimum(residual / training_mae[order], MOST_SCALED)
+    scaled = np.add.reduceat(np.where(newest, in_mae, 0.0), starts) / count
     return Scores(keys[0][starts], keys[1][starts], keys[2][starts], version[order][starts], mae, scaled)
 
 

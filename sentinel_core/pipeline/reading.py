@@ -80,7 +80,7 @@ def scrape_windows(
                 fresh = start if state.scraped_until is None else state.scraped_until + step
                 first = max(fresh, end - MISSED_LIMIT_SECONDS) - late_steps(step) * step
             last = min(end, newest_step(settled, step, 0))
-            yield from read_span(client, watch, state.watch_id, _known(state), first, last, now)
+            yield from read_span(client, watch, state.watch_id, _known(watch, state), first, last, now)
 
         if mode == "tick":
             readings = _concurrently(context, watches, read)
@@ -130,7 +130,7 @@ def read_history(context: Context, client: PrometheusClient, watch: WatchConfig,
         state = watch_store.states(conn).get(watch.slug)
     totals = _Totals()
     for first, last in holes:
-        for reading in read_span(client, watch, watch_id, _known(state), first, last, client.now()):
+        for reading in read_span(client, watch, watch_id, _known(watch, state), first, last, client.now()):
             _commit(context, [reading], totals)
             if reading.error is not None:
                 raise (TransientSourceError if reading.transient else SourceError)(reading.error)
@@ -151,7 +151,9 @@ def read_span(
         # measured once an hour, and whenever it is unknown: one request a tick would be one too many
         if facts is None or start // 3600 != end // 3600:
             measured = source_facts(client, watch, min(now, end + step))
-            facts = measured if facts is None else SourceFacts(facts.kind, measured.scrape_interval)
+            # silence about a metric's type is no news: while Prometheus starts it knows of none
+            counter = facts is not None and facts.kind == "counter" and watch.kind == "auto"
+            facts = SourceFacts("counter", measured.scrape_interval) if counter else measured
         first, steps = start, max(1, CHUNK_SAMPLES // watch.max_series)
         while first <= end:
             last = min(end, first + (steps - 1) * step)
@@ -163,9 +165,11 @@ def read_span(
         yield _Reading(watch, watch_id, error=str(error), transient=isinstance(error, TransientSourceError))
 
 
-def _known(state: watch_store.WatchState | None) -> SourceFacts | None:
-    """What earlier ticks measured; None before the first."""
+def _known(watch: WatchConfig, state: watch_store.WatchState | None) -> SourceFacts | None:
+    """What earlier ticks measured; None before the first, and where the configuration says otherwise by now."""
     if state is None or state.kind is None or state.scrape_interval is None:
+        return None
+    if watch.kind not in ("auto", state.kind) and watch.metric is not None:
         return None
     return SourceFacts("counter" if state.kind == "counter" else "gauge", state.scrape_interval)
 
@@ -218,6 +222,10 @@ def _commit(context: Context, readings: Sequence[_Reading], totals: _Totals) -> 
                 continue
             span = slice(*np.searchsorted(owner, [reading.watch_id, reading.watch_id + 1]))
             rows.append(_settle(conn, reading, states[reading.watch_id], fingerprints[span], totals, now))
+        for reading in readings:
+            kind = None if reading.watch_id not in states else states[reading.watch_id].kind
+            if reading.facts is not None and kind not in (None, reading.facts.kind):
+                watch_store.drop_coverage(conn, reading.watch_id)  # gauge or counter: its past is to be read anew
         watch_store.add_coverages(
             conn, [(r.watch_id, r.start, r.end, r.watch.step_seconds) for r in readings if r.scrape is not None]
         )

@@ -199,7 +199,13 @@ def _expect_series(client: PrometheusClient, watch: WatchConfig, facts: SourceFa
     span = last - first + watch.step_seconds
     if watch.query is not None:
         moment = watch.query
-        count = client.count(moment, last)
+        try:
+            count = client.count(moment, last)
+        except PermanentSourceError as error:  # a number has no series to count, and is one as a range
+            if "got scalar" not in str(error):
+                raise
+            moment = f"vector({watch.query})"
+            count = 1
     else:
         moment = _newest_sample(watch, facts)
         count = client.count(f"present_over_time({watch.selector}[{min(span, PROBE_SECONDS)}s])", last)

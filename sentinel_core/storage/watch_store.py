@@ -201,6 +201,11 @@ def holes(spans: Iterable[Span], t0: int, t1: int, step_seconds: int) -> list[Sp
     return found
 
 
+def drop_coverage(connection: sa.Connection, watch_id: int) -> None:
+    """Forget all that was asked for a watch: its series have another meaning from now on."""
+    connection.execute(schema.coverage.delete().where(schema.coverage.c.watch_id == watch_id))
+
+
 def forget_coverage(connection: sa.Connection, before: int) -> None:
     """Forget what was asked for before a time: those samples are not kept any more, and a backfill may ask again."""
     table = schema.coverage
