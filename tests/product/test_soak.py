@@ -110,7 +110,7 @@ class Onlooker(threading.Thread):
             if key in shown:
                 self._note("two versions", key)
             shown.add(key)
-            version = int(one.label("sentinel_version").removeprefix("v").removeprefix("p") or 0)
+            version = int(one.label("sentinel_version").removeprefix("v").removesuffix("-pooled").replace("naive", "0"))
             if version < self.versions.get(key, 0):
                 self._note("a dead version", (key, version))
             self.versions[key] = version
