@@ -1,0 +1,275 @@
+"""README and CONTRIBUTING say what is: their code runs, their commands parse, and their tables are the code's own."""
+
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from joblib.externals.loky import get_reusable_executor
+
+from sentinel_core import Sentinel, cli
+from sentinel_core.apps.sidecar import create_app
+from sentinel_core.config import AuthConfig, SentinelConfig, WatchConfig
+from sentinel_core.emitter.self_metrics import COUNTED, SidecarMetrics, SnapshotCollector
+from sentinel_core.emitter.snapshot import Snapshot
+from sentinel_core.models.catalogue import BUILT_INS
+from sentinel_core.storage.store import Store
+from sentinel_dagster.definitions import build_defs
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING}
+BOTH = README + "\n" + CONTRIBUTING
+LARGEST_PICTURE = 120_000  # bytes: the page is read on telephones too, and pictures stay in git for ever
+ORDINARY = {"apt-get", "cd", "cp", "curl", "git", "grep", "mkdir", "pip", "promtool", "python3", "rm", "sqlite3", "tar"}
+LABELS_AND_PLACES = {"sentinel_horizon", "sentinel_version", "sentinel_step", "sentinel_core", "sentinel_dagster"}
+LABELS_AND_PLACES |= {
+    "sentinel_artifacts",
+    "sentinel_predicted",
+    "sentinel_predicted_lower",
+    "sentinel_predicted_upper",
+}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of one language, without their fences."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def section(heading: str, text: str = README) -> str:
+    """What stands under a heading, up to the next one of any level."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#|\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"there is no heading {heading!r}"
+    return re.sub(r"^```.*?^```$", "", found[1], flags=re.MULTILINE | re.DOTALL)
+
+
+def rows(text: str) -> list[list[str]]:
+    """The rows of a section's tables, without their heads."""
+    found = []
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        lines = [re.split(r"(?<!\\)\|", line.strip().strip("|")) for line in table.splitlines()]
+        found += [[cell.strip() for cell in line] for line in lines[2:]]
+    return found
+
+
+def code(cell: str) -> list[str]:
+    """The code spans of a cell."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+# ---- code
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[SentinelConfig]]:
+    """An empty working folder; `Sentinel.start` only notes what it would start."""
+    configurations: list[SentinelConfig] = []
+    monkeypatch.setattr(Sentinel, "start", lambda self, **_: configurations.append(self.config))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    get_reusable_executor(max_workers=2).shutdown(kill_workers=True)  # new ones find the modules of this folder
+    yield configurations
+    get_reusable_executor(max_workers=2).shutdown(kill_workers=True)
+    for name in [path.stem for path in tmp_path.glob("*.py")]:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_python_runs(document: str, started: list[SentinelConfig], tmp_path: Path) -> None:
+    """Every Python block runs; one that begins with a file's name is that file, and its tests pass."""
+    for block in blocks(DOCUMENTS[document], "python"):
+        name = re.match(r"# (\w+\.py)\n", block)
+        if name:
+            (tmp_path / name[1]).write_text(block)
+            continue
+        exec(compile(block, document, "exec"), {"__name__": "example"})
+    for path in sorted(tmp_path.glob("test_*.py")):
+        space: dict[str, Any] = {"__name__": path.stem}
+        exec(compile(path.read_text(), path.name, "exec"), space)
+        tests = [value for key, value in space.items() if key.startswith("test_")]
+        assert tests, f"{path.name} has no test"
+        for test in tests:
+            test()
+    assert document != "README.md" or started, "the quick start starts nothing"
+
+
+def test_toml_is_valid(started: list[SentinelConfig], tmp_path: Path) -> None:
+    """Every TOML block is a configuration without a problem, those with a model of one's own too."""
+    for block in blocks(BOTH, "python"):
+        if name := re.match(r"# (\w+\.py)\n", block):
+            (tmp_path / name[1]).write_text(block)
+    for block in blocks(BOTH, "toml"):
+        SentinelConfig.from_dict(tomllib.loads(block))
+
+
+def test_yaml_is_valid(tmp_path: Path) -> None:
+    """Every YAML block can be read, and Prometheus accepts its own."""
+    for block in blocks(BOTH, "yaml"):
+        assert yaml.safe_load(block)
+        promtool = shutil.which("promtool")
+        if "scrape_configs" in block and promtool:
+            (tmp_path / "prometheus.yml").write_text(block)
+            command = [promtool, "check", "config", str(tmp_path / "prometheus.yml")]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+
+
+# ---- commands
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """Every command line of the shell blocks, and every code span that begins as one of ours, as words."""
+    for block in blocks(text, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words:
+                cut = next((at for at, word in enumerate(words) if word in ("&&", "|", ";")), len(words))
+                if words[:cut]:
+                    yield words[:cut]
+                words = words[cut + 1 :]
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    for span in re.findall(r"`([^`\n]+)`", prose):
+        if span.startswith(("sentinel ", "make ", "python -m ")):
+            yield shlex.split(span)
+
+
+def test_commands_exist() -> None:
+    """Every command in the text would be understood: subcommands, targets, modules, addresses."""
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used: dict[str, set[str]] = {"make": set(), "sentinel": set()}
+    for words in commands(BOTH):
+        while "=" in words[0]:  # an environment for the command
+            words = words[1:]
+        program, *rest = words
+        match Path(program).name:
+            case "make":
+                wanted = {word for word in rest if "=" not in word}
+                assert wanted <= targets, f"no target {wanted - targets}"
+                used["make"] |= wanted
+            case "sentinel":
+                arguments = cli._parser().parse_args(rest)
+                used["sentinel"].add(arguments.command.__name__.strip("_"))
+            case "python":
+                assert rest[0] == "-m", words
+                assert importlib.util.find_spec(rest[1]), f"no module {rest[1]}"
+            case "promtool" | "curl" as name:
+                assert name in ORDINARY
+            case name:
+                assert name in ORDINARY | {path.name for path in (ROOT / ".venv" / "bin").glob("*")}, words
+    assert used["make"] >= {"run", "test", "check", "bench"}
+    choices = next(action.choices for action in cli._parser()._actions if isinstance(action.choices, dict))
+    assert used["sentinel"] == set(choices), "a subcommand is not in the text"
+
+
+def test_addresses_exist(tmp_path: Path) -> None:
+    """Every path of the sidecar in the text is one of its routes."""
+    config = SentinelConfig(artifact_store=str(tmp_path))
+    with Store.open(config.resolved_sql_url, config.resolved_data_url) as store:
+        store.database.migrate()
+        routes = {str(getattr(route, "path", "")) for route in create_app(config, store, status=lambda _: {}).routes}
+    for url in re.findall(r"https?://(?:127\.0\.0\.1|localhost):8080[^\s`)\"<>]*", BOTH):
+        assert (urlsplit(url).path or "/") in routes, url
+
+
+# ---- tables
+
+
+def written(entry: Field[Any]) -> str | None:
+    """A field's default as a person writes it in TOML; None where it has none of its own."""
+    value = entry.default if entry.default is not MISSING else entry.default_factory()  # type: ignore[misc]
+    if value is None or isinstance(value, AuthConfig):
+        return None
+    return "{}" if value == {} else json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("heading", "section_class"),
+    [("The whole: SentinelConfig", SentinelConfig), ("A watch: WatchConfig", WatchConfig), ("[auth]", AuthConfig)],
+)
+def test_configuration_tables(heading: str, section_class: type) -> None:
+    """Each setting of the code is in its table with its default, and no other."""
+    table = {code(row[0])[0]: code(row[1]) for row in rows(section(heading))}
+    wanted = {entry.name: written(entry) for entry in fields(section_class)}
+    assert set(table) == set(wanted)
+    for name, default in wanted.items():
+        assert table[name] == ([] if default is None else [default]), name
+
+
+def test_self_metrics_table() -> None:
+    """The table of Sentinel's own metrics has every one of them and no other."""
+    families = {metric.name for metric in SnapshotCollector(Snapshot(), 0.0).collect()}
+    families |= {metric.name for metric in SidecarMetrics("0").registry.collect()} | set(COUNTED)
+    wanted = {bare(name) for name in families if name.startswith("sentinel_")}
+    found = [bare(name) for row in rows(section("Sentinel's own metrics")) for name in code(row[0])]
+    assert sorted(found) == sorted(wanted)
+
+
+def test_metric_names_in_the_text() -> None:
+    """No word of the text looks like a metric or package of ours and is none."""
+    known = {bare(name) for row in rows(section("Sentinel's own metrics")) for name in code(row[0])}
+    for word in set(re.findall(r"(?<![\w-])_?(sentinel_\w+)", BOTH)):
+        assert bare(word) in known | LABELS_AND_PLACES, word
+
+
+def bare(name: str) -> str:
+    """A family's name without what the formats append."""
+    return re.sub("_(total|info)$", "", name)
+
+
+@pytest.mark.filterwarnings("ignore:Parameter `:dagster_shared.utils.warnings.BetaWarning")  # see sentinel_dagster
+def test_dagster_tables() -> None:
+    """The tables of assets and of jobs have what Dagster loads, and no more."""
+    definitions = build_defs(SentinelConfig())
+    assets = {key.to_user_string() for key in definitions.resolve_asset_graph().get_all_asset_keys()}
+    jobs = {job.name for job in definitions.jobs or ()}
+    assert {code(row[0])[0] for row in rows(section("Assets"))} == assets
+    assert {code(row[0])[0] for row in rows(section("Jobs"))} == jobs
+
+
+def test_models_table() -> None:
+    """Each built-in has its paragraph."""
+    assert set(re.findall(r"^\*\*(\w+Model)\*\*", section("Models"), re.MULTILINE)) == set(BUILT_INS)
+
+
+# ---- files
+
+
+def test_pictures() -> None:
+    """Every picture that is shown is there and small, and none is there that is not shown."""
+    shown = set(re.findall(r"!\[[^\]]+\]\((docs/[^)]+)\)", README))
+    assert shown == {str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.png")}
+    assert all((ROOT / path).stat().st_size < LARGEST_PICTURE for path in shown)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links(document: str) -> None:
+    """Links within the repository lead somewhere."""
+    headings = {
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", DOCUMENTS[document], re.MULTILINE)
+    }
+    for target in re.findall(r"\]\(([^)]+)\)", DOCUMENTS[document]):
+        if target.startswith("#"):
+            assert target[1:] in headings, target
+        elif "://" not in target:
+            assert (ROOT / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("package", ["sentinel_core", "sentinel_dagster"])
+def test_every_module_is_placed(package: str) -> None:
+    """CONTRIBUTING's table of files names each module, and what it names is there."""
+    named = {name.rstrip("/") for row in rows(section(package, CONTRIBUTING)) for name in code(row[0])}
+    own = {path.name for path in (ROOT / package).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert named - {"templates"} == own - {"__init__.py"}
