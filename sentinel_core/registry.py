@@ -5,6 +5,7 @@ import io
 import json
 import math
 import pickle
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from sentinel_core.models.base import BatchModel
 from sentinel_core.storage.schema import activations, active_models, model_versions
 
 FORMAT = "sentinel-model-1"
+ARTIFACT = re.compile(r"models/[A-Za-z0-9_.-]+/v\d+-[0-9a-f]{8}\.joblib")  # only what trainings have named is deleted
 
 
 @dataclass(frozen=True)
@@ -274,7 +276,7 @@ def predecessor(conn: sa.Connection, watch_id: int) -> Version:
     for found in versions(conn, watch_id):
         if found.version < active.version and found.accepted and found.deleted_at is None:
             return found
-    raise RegistryError(f"v{active.version} has no predecessor to roll back to; older versions are no longer kept")
+    raise RegistryError(f"v{active.version} has no predecessor to roll back to: it is the oldest version that is kept")
 
 
 def release(conn: sa.Connection, watch_id: int, *, reason: str, run_id: str | None) -> int | None:
@@ -330,6 +332,12 @@ def surplus(conn: sa.Connection, watch_id: int, keep: int) -> list[Version]:
     active = conn.scalar(sa.select(active_models.c.version).where(active_models.c.watch_id == watch_id))
     last_full = next((found.version for found in held if found.kind != "finetune"), None)
     return [found for found in held[keep:] if found.version not in (active, last_full)]
+
+
+def orphans(conn: sa.Connection, names: Sequence[str]) -> list[str]:
+    """Those of the files that are artifacts no version names: left by a training that died before it was recorded."""
+    kept = set(conn.scalars(sa.select(model_versions.c.path).where(model_versions.c.deleted_at.is_(None))))
+    return [name for name in names if ARTIFACT.fullmatch(name) and name not in kept]
 
 
 def mark_deleted(conn: sa.Connection, gone: Sequence[Version]) -> None:

@@ -57,7 +57,7 @@ class Context:
             self._gauges[name, ()] = value
 
     def source_time(self, client: PrometheusClient) -> float:
-        """Prometheus' own clock, unix seconds; how far it is ahead of ours becomes a self-metric, which `due` asks for."""
+        """Prometheus' own clock, unix seconds; its lead over ours becomes a self-metric, which `due` asks for."""
         now = client.now()
         self.gauge(SKEW, now - self.clock())
         return now
@@ -95,7 +95,7 @@ class Context:
     def watch_ids(self) -> dict[str, int]:
         """Ids of the configured watches by slug; registers new ones and retires those that left.
 
-        Once a process: by the time a long training ends its configuration may be old, and must not win over a newer one.
+        Once a process: when a long training ends its configuration may be old, and must not win over a newer one.
         """
         if self._ids is None:
             self._ids = self._sync_watches()

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ from sentinel_core import actions, registry
 from sentinel_core.actions import Decision, WatchFacts
 from sentinel_core.config import WatchConfig
 from sentinel_core.durations import parse_duration
+from sentinel_core.errors import StoreError
 from sentinel_core.pipeline.context import SKEW, Context
 from sentinel_core.pipeline.reading import MISSED_LIMIT_SECONDS
 from sentinel_core.pipeline.reports import ActionRequest, TickPlan
@@ -123,7 +124,7 @@ def leased(context: Context, watch_id: int, kind: str, reason: str, run_id: str 
 
     def renew() -> None:
         while not stop.wait(HEARTBEAT_SECONDS):
-            with context.store.database.write() as conn:
+            with suppress(StoreError), context.store.database.write() as conn:
                 _touch(conn, lease.action_id, context.clock() + LEASE_SECONDS)
 
     thread = threading.Thread(target=renew, daemon=True, name=f"lease-{lease.action_id}")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial, reduce
-from pathlib import Path
 
 import numpy as np
 
@@ -187,8 +186,8 @@ def _fit(context: Context, task: _Task) -> tuple[list[tuple[Window, Candidate]],
         drifted = np.zeros(len(window.fingerprints), bool)
         if champion is not None:
             drifted = np.isin(window.fingerprints, champion[0].model.fingerprints[severity == drift.HIGH])
-            # what a person has configured serves, whether or not the old model was better
-            drifted |= champion[1].spec_digest != watch.spec_digest
+            # what a person has configured serves, whether or not the old model was better; and what can be read
+            drifted |= champion[1].spec_digest != watch.spec_digest or champion[1].version != task.parent
         candidates.append(
             (
                 window,
@@ -274,8 +273,7 @@ def _conclude(
         fitted = kept.put(fitted) if len(kept.versions) else fitted
     content, sha256 = registry.dump(fitted, fitted.model.feature_names)
     path = f"models/{watch.slug}/v{number}-{uuid.uuid4().hex[:8]}.joblib"
-    folder = context.store.segments.folder
-    folder.publish(path, lambda local: _write(local, content))
+    context.store.segments.keep(path, content)
     row = replace(row, path=path, sha256=sha256, bytes=len(content), series=len(fitted.versions))
     with context.store.database.write() as conn:
         registry.record(conn, row)
@@ -291,13 +289,9 @@ def _conclude(
         watch_store.note_errors(conn, "training", {task.watch_id: problem}, context.clock())
         context.count("sentinel_trainings_total", kind=task.kind, outcome="promoted" if promoted else "held")
     # after the commit: a crash in between leaves a file too many, never one too few
-    folder.delete([version.path for version in gone])
+    context.store.segments.folder.delete([version.path for version in gone])
     draw = None if sample is None else partial(_plot, task, candidates[0][1], sample)
     return _report(task, row, lease, promoted=promoted, detail=detail, draw=draw)
-
-
-def _write(path: str, content: bytes) -> None:
-    Path(path).write_bytes(content)
 
 
 def stamped(fitted: Fitted, number: int) -> Fitted:
@@ -317,7 +311,7 @@ def _verdict(task: _Task, refitted: int, total: int, champion: tuple[Fitted, Ver
     share = f"{refitted} of {total} series accepted the new parameters"
     if task.parent is None:
         return f"serves: first version, {share}"
-    if champion is None:
+    if promoted and (champion is None or champion[1].version != task.parent):
         return f"serves instead of v{task.parent}, whose artifact cannot be read: {share}"
     if not promoted:
         return f"recorded, does not serve: a rollback to {_label(champion)} holds; {share}"

@@ -4,10 +4,12 @@ from dataclasses import asdict
 
 import sqlalchemy as sa
 
+from sentinel_core import registry
 from sentinel_core.durations import parse_duration
 from sentinel_core.pipeline.context import Context
 from sentinel_core.storage import schema
 from sentinel_core.storage.compaction import compact
+from sentinel_core.storage.segments import GRACE_SECONDS
 
 KEPT_ACTIONS_SECONDS = 30 * 86_400  # decisions are looked back on for a day; a month lets a person ask why
 
@@ -23,9 +25,19 @@ def maintain(context: Context) -> dict[str, int]:
             forecast_retention_seconds=parse_duration(config.forecast_retention),
         )
     )
-    done["files_deleted"] = context.store.segments.collect_garbage(now)
+    done["files_deleted"] = context.store.segments.collect_garbage(now) + _collect_artifacts(context, now)
     with context.store.database.write() as conn:
         old = schema.actions.c.decided_at < now - KEPT_ACTIONS_SECONDS
         done["actions_forgotten"] = conn.execute(sa.delete(schema.actions).where(old)).rowcount
         context.flush(conn)
     return done
+
+
+def _collect_artifacts(context: Context, now: float) -> int:
+    """Delete artifacts that no version names; the grace is for a training that is about to record its own."""
+    folder = context.store.segments.folder
+    aged = [name for name, modified in folder.files() if modified < now - GRACE_SECONDS]
+    with context.store.database.read() as conn:
+        orphans = registry.orphans(conn, aged)
+    folder.delete(orphans)
+    return len(orphans)

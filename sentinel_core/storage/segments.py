@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -151,6 +152,11 @@ class SegmentStore:
                 path, lambda local: self._parquet.write(local, typed, row_group=ROW_GROUPS[dataset])
             )
         return Pending((Part(dataset, key, t0, t1, path, rows, size, position, thinned),), now)
+
+    def keep(self, name: str, content: bytes) -> None:
+        """Put a file beside the segments, for good. Raises StoreError for a full or failing disk."""
+        with self._translated():
+            self.folder.publish(name, lambda local: _write(local, content))
 
     def commit(self, connection: sa.Connection, pendings: Sequence[Pending], drop: Sequence[int] = ()) -> list[int]:
         """Make files visible and drop others, all or nothing, inside `Database.write()`; return the new ids in order.
@@ -327,6 +333,10 @@ def _claim(path: str, dropped_at: float) -> dict[str, Any]:
         "dataset": "orphan", "key": "", "t0": 0, "t1": 0, "path": path, "rows": 0, "bytes": 0,
         "created_at": dropped_at, "dropped_at": dropped_at,
     }  # fmt: skip
+
+
+def _write(path: str, content: bytes) -> None:
+    Path(path).write_bytes(content)
 
 
 def _chunks(values: Sequence[T]) -> Iterable[Sequence[T]]:

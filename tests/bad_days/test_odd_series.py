@@ -50,7 +50,7 @@ def test_a_constant_that_wakes_up_drifts(world: World, watch: Watch, unit: str) 
 
 
 def test_labels_come_out_as_they_went_in(world: World, watch: Watch) -> None:
-    """Quotes, newlines, backslashes and kanji survive store, sidecar and exposition format; so they do in a selector."""
+    """Quotes, newlines, backslashes and kanji survive store, sidecar and exposition format, and in a selector."""
     engine = world.engine(watch("text"), watch("text", labels={"path": UNICODE}, horizon="3m"))
     engine.train(engine.sync_watches(), kind="cold_start", reason="test")
     scraped, _, _ = world.tick(engine)
