@@ -95,13 +95,13 @@ def _train_watch(
         kind = RETRAIN  # another model, grid or parameters: there is nothing to continue
     fingerprints, kind = _choose(context, watch, watch_id, kind, champion, lease, end)
     if not len(fingerprints):
-        return _failed(context, watch, watch_id, kind, lease, "there is no series to train")
+        return _failed(context, watch, watch_id, kind, lease, "there is no series to train", waits=parent is not None)
     task = _Task(watch, watch_id, kind, fingerprints, champion, parent, start, end)
     candidates, trained_start, sample = _fit(context, task)
     if not candidates:
         need = watch.lookback_steps + watch.horizon_steps
         detail = f"no series has {need} steps ({watch.lookback} + {watch.horizon}) of history yet"
-        return _failed(context, watch, watch_id, kind, lease, detail)
+        return _failed(context, watch, watch_id, kind, lease, detail, waits=parent is not None)
     return _conclude(context, task, candidates, trained_start, sample, lease, run_id)
 
 
@@ -328,11 +328,19 @@ def _median(values: np.ndarray) -> float | None:
 
 
 def _failed(
-    context: Context, watch: WatchConfig, watch_id: int, kind: str, lease: deciding.Lease, detail: str
+    context: Context,
+    watch: WatchConfig,
+    watch_id: int,
+    kind: str,
+    lease: deciding.Lease,
+    detail: str,
+    *,
+    waits: bool = False,
 ) -> TrainingReport:
+    """Note why nothing was trained; that new series of a watch which serves are too young yet is no error of it."""
     with context.store.database.write() as conn:
         deciding.finish(conn, lease, "failed", detail, context.clock())
-        watch_store.note_errors(conn, "training", {watch_id: detail}, context.clock())
+        watch_store.note_errors(conn, "training", {watch_id: None if waits else detail}, context.clock())
         context.count("sentinel_trainings_total", kind=kind, outcome="failed")
     return _nothing(watch, kind, lease.reason, detail)
 

@@ -142,3 +142,6 @@ def test_more_series_than_allowed_are_refused_with_their_number(world: World, wa
     engine = world.engine(watch(), watch("burst", max_series=50))
     world.tick(engine)
     assert engine.status()["burst"]["series"] == 40
+    (report,) = engine.train([slugs[1]], kind="cold_start", reason="test")
+    assert "of history yet" in report.detail  # the new ones are too young, which is no error of the watch
+    assert engine.status()["burst"]["last_error"] is None
