@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import FrameType
 
 import httpx
@@ -50,8 +51,10 @@ class Supervisor:
         self._demo = demo
         self._say = say
         self._commands = commands
-        self._stopping = threading.Event()
-        self._hurry = threading.Event()
+        # Signal handlers run between any two instructions of the main thread: an Event's lock may be held there, and
+        # setting it again would wait for itself for ever. A SimpleQueue may be put to from anywhere.
+        self._stops: SimpleQueue[None] = SimpleQueue()
+        self._ending = threading.Event()  # set by the main thread, for the others
         self._services: list[Service] = []
 
     def run(self) -> None:
@@ -60,7 +63,7 @@ class Supervisor:
         with _sole_owner(self.config.store_path), self._signals():
             check_ports(self.config)
             commands = [*self._prepare_demo(), *self._prepare()]
-            if self._stopping.is_set():
+            if not self._stops.empty():
                 return
             self._greet()
             try:
@@ -68,7 +71,7 @@ class Supervisor:
                     self._start(name, command)
                 watcher = threading.Thread(target=self._look, args=(began,), name="sentinel-look", daemon=True)
                 watcher.start()
-                while not self._stopping.wait(0.25):
+                while not self._told_to_stop(0.25):
                     for service in self._services:
                         service.tend()
             finally:
@@ -76,9 +79,15 @@ class Supervisor:
 
     def stop(self) -> None:
         """End everything; a second call does not wait for anybody."""
-        if self._stopping.is_set():
-            self._hurry.set()
-        self._stopping.set()
+        self._stops.put(None)
+
+    def _told_to_stop(self, seconds: float) -> bool:
+        """Wait for a call of `stop` that nobody has answered yet."""
+        try:
+            self._stops.get(timeout=seconds)
+        except Empty:
+            return False
+        return True
 
     # ---- start
 
@@ -148,7 +157,7 @@ class Supervisor:
         dagster_is_up = forecasts_stand = False
         reload_after = 0.0
         with DagsterApi(self.config.dagster_url) as dagster, httpx.Client(timeout=10.0, trust_env=False) as http:
-            while not self._stopping.wait(LOOK_SECONDS):
+            while not self._ending.wait(LOOK_SECONDS):
                 try:
                     problem = dagster.location_problem()
                     if not dagster_is_up:
@@ -169,13 +178,14 @@ class Supervisor:
     # ---- end
 
     def _end(self) -> None:
+        self._ending.set()
         self._say("Ending …")
         for service in self._services:
             service.ask_to_end()
         began, asked = time.monotonic(), False
         while alive := [service for service in self._services if service.is_alive()]:
             waited = time.monotonic() - began
-            if waited > GRACE_SECONDS or self._hurry.is_set():
+            if waited > GRACE_SECONDS or self._told_to_stop(0.1):
                 for service in alive:
                     service.kill()
                 break
@@ -183,7 +193,6 @@ class Supervisor:
                 asked = True
                 for service in alive:
                     service.signal_group(signal.SIGTERM)
-            time.sleep(0.1)
         self._say("Everything has ended; the next start carries on from the store.")
 
     @contextmanager

@@ -241,6 +241,25 @@ def test_sigterm_ends_everything(config: SentinelConfig, tmp_path: Path) -> None
     assert not alive(pid)
 
 
+def test_an_impatient_person_is_obeyed(config: SentinelConfig, tmp_path: Path) -> None:
+    """Ctrl-C again and again, at any instruction, ends everything at once and never hangs."""
+    program = textwrap.dedent(f"""
+        from sentinel_core import SentinelConfig
+        from sentinel_core.supervisor import Supervisor
+        config = SentinelConfig.from_dict({config.to_dict()!r})
+        Supervisor(config, commands=[("one", {writes_pid(tmp_path / "pid")!r})]).run()
+    """)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as supervisor:
+        pid = pid_in(tmp_path / "pid")
+        for _ in range(300):
+            supervisor.send_signal(signal.SIGINT)
+            time.sleep(0.001)
+            if supervisor.poll() is not None:
+                break
+        supervisor.communicate(timeout=15)
+    assert not alive(pid)
+
+
 def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     """A store below a file is refused with the reason and the remedy."""
     (tmp_path / "file").write_text("")
