@@ -1,4 +1,4 @@
-"""Issue forecasts: many watches' models as one, from the newest window, with bounds and the version behind each series."""
+"""Issue forecasts: many watches' models as one, from the newest window, with bounds and each series' version."""
 
 from dataclasses import dataclass
 

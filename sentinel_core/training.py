@@ -1,4 +1,4 @@
-"""Train on a copy, validate on held-back origins at every lead, and judge each series' candidate against its champion."""
+"""Train on a copy, validate on held-back origins at every lead, and judge each series against its champion."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -82,7 +82,7 @@ def train(
     """Fit (or, with `finetune`, continue the champion) and validate every series of the window.
 
     champion:     its series may be some of the window's, none (cold start), or others
-    champion_end: newest timestamp the champion has seen, unix seconds; where enough origins lie after it, only those judge
+    champion_end: newest timestamp the champion has seen, unix seconds; where enough origins lie after it, those judge
     drifted:      bool [n], series whose champion has drifted high: their candidate need only be finite
 
     Raises ModelError when the model fails for the whole window.
@@ -102,7 +102,8 @@ def train(
 
     def fit(seen: Window) -> BatchModel:
         if finetune:
-            assert champion is not None and champion_end is not None
+            assert champion is not None
+            assert champion_end is not None
             model = champion.model.take(window.fingerprints)
             unseen = int((seen.timestamps > champion_end).sum())
             # a champion that has seen it all learns its newest lookback again rather than nothing

@@ -49,8 +49,8 @@ class ModelSpec:
 class BaseModel(ModelSpec, ABC):
     """A model of one series, as a person writes it.
 
-    X is [n_samples, n_features] with the columns of `features.feature_names(lookback_steps)`: lags oldest first, rolling
-    mean, rolling std, sin/cos hour, sin/cos weekday. y is [n_samples], the value one step after the newest lag.
+    X is [n_samples, n_features] with the columns of `features.feature_names(lookback_steps)`: lags oldest first,
+    rolling mean, rolling std, sin/cos hour, sin/cos weekday. y is [n_samples], the value one step after the newest lag.
     Keyword arguments beyond the three of the grid come from the watch's `model_params`.
     """
 

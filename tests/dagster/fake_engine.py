@@ -107,7 +107,7 @@ class FakeEngine:
             mae=0.5,
             champion_mae=0.6,
             coverage=0.94,
-            plot_png=PNG,
+            draw=lambda: PNG,
         )
 
     def roll_back(self, slug: str, *, version: int | None = None, reason: str, run_id: str) -> ActivationReport:

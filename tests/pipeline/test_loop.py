@@ -22,7 +22,8 @@ def test_cold_start_reads_history_and_forecasts_at_once(world: World, load: Watc
     assert report.version == 1
     assert report.series == 6
     assert report.coverage == pytest.approx(0.95, abs=0.05)
-    assert report.plot_png is not None
+    assert report.draw is not None
+    assert report.draw().startswith(b"\x89PNG")
     (status,) = engine.status().values()
     assert status["ready"]
     assert status["active_version"] == "v1"
