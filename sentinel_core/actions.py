@@ -14,6 +14,7 @@ class WatchFacts:
 
     slug: str
     has_version: bool
+    silent: bool  # it was read, and no series of it lives: there is nothing to train
     spec_changed: bool  # the serving version was trained for another model, grid or parameters
     severity: str  # none | low | high
     unlearnt: int  # live series that no version has learnt and that have enough samples by now
@@ -39,7 +40,7 @@ def decide(facts: WatchFacts, now: float) -> Decision | None:
     After an action a watch rests for its cooldown; the rest doubles each time an action did not help, so that a model
     that cannot follow its series is not refitted for ever. A failed training waits likewise.
     """
-    if facts.leased:
+    if facts.leased or facts.silent:
         return None
     since = float("inf") if facts.last_finished is None else now - facts.last_finished
     retry = min(LONGEST_WAIT_SECONDS, COLD_RETRY_SECONDS * 2.0 ** max(0, facts.failures - 1)) if facts.failures else 0.0

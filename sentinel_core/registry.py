@@ -330,7 +330,8 @@ def surplus(conn: sa.Connection, watch_id: int, keep: int) -> list[Version]:
     """Versions whose artifacts may go: all but the newest `keep`, what serves, and the last full training."""
     held = [found for found in versions(conn, watch_id) if found.deleted_at is None]
     active = conn.scalar(sa.select(active_models.c.version).where(active_models.c.watch_id == watch_id))
-    last_full = next((found.version for found in held if found.kind != "finetune"), None)
+    full = (found.version for found in held if found.kind != "finetune" and found.series_refitted == found.series)
+    last_full = next(full, None)
     return [found for found in held[keep:] if found.version not in (active, last_full)]
 
 

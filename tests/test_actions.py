@@ -8,6 +8,7 @@ NOW = 1_000_000.0
 CALM = WatchFacts(
     slug="w",
     has_version=True,
+    silent=False,
     spec_changed=False,
     severity="none",
     unlearnt=0,
@@ -25,6 +26,7 @@ CALM = WatchFacts(
         (CALM, None),
         (replace(CALM, has_version=False), "cold_start"),
         (replace(CALM, has_version=False, leased=True), None),
+        (replace(CALM, has_version=False, silent=True), None),
         (replace(CALM, severity="low"), "finetune"),
         (replace(CALM, severity="high"), "retrain"),
         (replace(CALM, severity="high", leased=True), None),

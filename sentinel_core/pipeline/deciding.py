@@ -233,6 +233,7 @@ def _facts(
     return WatchFacts(
         slug=watch.slug,
         has_version=active is not None,
+        silent=state is not None and state.scraped_until is not None and not state.series_live,
         spec_changed=active is not None and active[1].spec_digest != watch.spec_digest,
         severity=(state.severity if state is not None else None) or "none",
         unlearnt=state.unlearnt if state is not None else 0,
