@@ -101,7 +101,7 @@ def _check_params(model_class: type, params: dict[str, Any]) -> None:
     parameters = inspect.signature(model_class).parameters.values()
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     if open_ended and any("__init__" in vars(base) for base in model_class.__mro__ if base not in _CONTRACTS):
-        return  # its own constructor takes anything; the base's takes what a subclass declares, and this one declares none
+        return  # a constructor of its own that takes anything; one without any has no parameters
     named = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
     accepted = [name for name in named if name not in GRID]
     unknown = [name for name in params if name not in accepted]
