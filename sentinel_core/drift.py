@@ -37,12 +37,15 @@ def score(
     version: NDArray[np.int32],
     forecast: FloatArray,
     training_mae: FloatArray,
+    serving: NDArray[np.bool_],
     actuals: Window,
 ) -> Scores:
     """Compare forecasts [rows] (one per watch, series, time and lead) with the actuals at their own timestamps.
 
-    Rows of one (watch, series, time) are averaged over their leads; only the newest version's rows count, so that a
-    step forecast partly before and partly after a refit judges the version that serves. Rows without an actual fall
+    serving: the row's version is the one that serves its series now
+
+    Rows of one (watch, series, time) are averaged over their leads, but only those of one version: the serving one's
+    where there are any (a higher number may have been rolled back), else the newest's. Rows without an actual fall
     away.
     """
     row = np.searchsorted(actuals.fingerprints, fingerprint)
@@ -53,20 +56,21 @@ def score(
     residual[known] = np.abs(actuals.values[row[known], column[known]] - forecast[known])
     keep = np.isfinite(residual)
     order = np.flatnonzero(keep)
-    order = order[np.lexsort((-version[order], timestamp[order], fingerprint[order], watch[order]))]
+    preferred = (-version[order], ~serving[order])
+    order = order[np.lexsort((*preferred, timestamp[order], fingerprint[order], watch[order]))]
     if not len(order):
         empty = np.empty(0)
         return Scores(watch[:0], fingerprint[:0], timestamp[:0], version[:0], empty, empty)
     keys = watch[order], fingerprint[order], timestamp[order]
     first = np.concatenate([[True], np.logical_or.reduce([key[1:] != key[:-1] for key in keys])])
     starts = np.flatnonzero(first)
-    newest = version[order][starts][np.cumsum(first) - 1] == version[order]
+    chosen = version[order][starts][np.cumsum(first) - 1] == version[order]
     residual = residual[order]
-    count = np.add.reduceat(newest.astype(float), starts)
-    mae = np.add.reduceat(np.where(newest, residual, 0.0), starts) / count
+    count = np.add.reduceat(chosen.astype(float), starts)
+    mae = np.add.reduceat(np.where(chosen, residual, 0.0), starts) / count
     with np.errstate(over="ignore"):  # a series that never moved has next to no training MAE
         in_mae = np.minimum(residual / training_mae[order], MOST_SCALED)
-    scaled = np.add.reduceat(np.where(newest, in_mae, 0.0), starts) / count
+    scaled = np.add.reduceat(np.where(chosen, in_mae, 0.0), starts) / count
     return Scores(keys[0][starts], keys[1][starts], keys[2][starts], version[order][starts], mae, scaled)
 
 

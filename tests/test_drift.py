@@ -16,6 +16,7 @@ def _rows(seed: int, n: int = 400) -> dict[str, np.ndarray]:
         "version": rng.integers(1, 3, n).astype(np.int32),
         "forecast": rng.normal(size=n),
         "training_mae": rng.uniform(0.5, 2, n),
+        "serving": np.zeros(n, bool),
     }
 
 
@@ -28,7 +29,7 @@ def _actuals(seed: int) -> Window:
 
 def _slow_scores(rows: dict[str, np.ndarray], actuals: Window) -> dict[tuple[int, int, int], tuple[int, float, float]]:
     """One row at a time, as the definition reads."""
-    groups: dict[tuple[int, int, int], list[tuple[int, float, float]]] = {}
+    groups: dict[tuple[int, int, int], list[tuple[bool, int, float, float]]] = {}
     for k in range(len(rows["forecast"])):
         fingerprint, timestamp = int(rows["fingerprint"][k]), int(rows["timestamp"][k])
         if fingerprint not in actuals.fingerprints or timestamp not in actuals.timestamps:
@@ -38,19 +39,24 @@ def _slow_scores(rows: dict[str, np.ndarray], actuals: Window) -> dict[tuple[int
             continue
         error = abs(actual - rows["forecast"][k])
         key = (int(rows["watch"][k]), fingerprint, timestamp)
-        groups.setdefault(key, []).append((int(rows["version"][k]), error, error / rows["training_mae"][k]))
+        serves = bool(rows["serving"][k])
+        groups.setdefault(key, []).append((serves, int(rows["version"][k]), error, error / rows["training_mae"][k]))
     result = {}
     for key, found in groups.items():
-        newest = max(version for version, _, _ in found)
-        mine = [(error, scaled) for version, error, scaled in found if version == newest]
-        result[key] = (newest, np.mean([e for e, _ in mine]), np.mean([s for _, s in mine]))
+        chosen = max((serves, version) for serves, version, _, _ in found)
+        mine = [(error, scaled) for serves, version, error, scaled in found if (serves, version) == chosen]
+        result[key] = (chosen[1], np.mean([e for e, _ in mine]), np.mean([s for _, s in mine]))
     return result
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_scores_equal_the_slow_oracle(seed: int) -> None:
-    """Each forecast is compared with the actual at its own time, averaged over the leads of the newest version."""
+    """Each forecast is compared with the actual at its own time, averaged over the leads of the version that serves."""
     rows, actuals = _rows(seed), _actuals(seed)
+    served = {(w, f): 1 + (w + f) % 2 for w in (1, 2) for f in (-5, 7, 11, 99)}
+    rows["serving"] = np.array(
+        [served[w, f] == v for w, f, v in zip(rows["watch"], rows["fingerprint"], rows["version"], strict=True)]
+    )
     scores = drift.score(**rows, actuals=actuals)
     expected = _slow_scores(rows, actuals)
     found = {

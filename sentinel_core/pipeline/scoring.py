@@ -33,6 +33,7 @@ class _Served:
     watches: Sequence[WatchConfig]
     ids: Sequence[int]
     fitted: Sequence[Fitted]
+    living: tuple[NDArray[np.int32], IntArray]  # watch ids and fingerprints of all living series
 
     @cached_property
     def counts(self) -> IntArray:
@@ -41,6 +42,14 @@ class _Served:
     @cached_property
     def versions(self) -> NDArray[np.int32]:
         return np.concatenate([one.versions for one in self.fitted])
+
+    @cached_property
+    def live(self) -> NDArray[np.bool_]:
+        """Which series live: one that misbehaved and is gone no longer counts."""
+        position, known = self.locate(*self.living)
+        mask = np.zeros(len(self.versions), bool)
+        mask[position[known]] = True
+        return mask
 
     @cached_property
     def mae(self) -> FloatArray:
@@ -65,15 +74,19 @@ class _Served:
         order = np.argsort(keys)
         return keys[order], order
 
-    def find(self, rows: Columns) -> tuple[IntArray, NDArray[np.bool_]]:
-        """Position of each row's (watch, fp), and whether the row's version is the one that serves there."""
+    def locate(self, watch: NDArray[Any], fingerprint: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
+        """Position of each (watch, series), and whether it is really there."""
         keys, order = self._index
-        wanted = _keys(rows["watch"].astype(np.int64), rows["fp"])
+        wanted = _keys(watch.astype(np.int64), fingerprint)
         if not len(keys):
             return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
         place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        position = order[place]
-        return position, (keys[place] == wanted) & (self.versions[position] == rows["version"])
+        return order[place], keys[place] == wanted
+
+    def find(self, rows: Columns) -> tuple[IntArray, NDArray[np.bool_]]:
+        """Position of each row's (watch, fp), and whether the row's version is the one that serves there."""
+        position, known = self.locate(rows["watch"], rows["fp"])
+        return position, known & (self.versions[position] == rows["version"]) if len(self.versions) else known
 
 
 def _keys(watch: IntArray, fingerprint: IntArray) -> IntArray:
@@ -92,6 +105,7 @@ def score_drift(context: Context, start: int, end: int, *, mode: str = "live") -
     ids = context.watch_ids()
     with context.store.database.read() as conn:
         states = watch_store.states(conn)
+        living = watch_store.live_series(conn)
     serving, failures = load_serving(context, context.config.watches, ids)
     by_step: dict[int, list[WatchConfig]] = {}
     for watch in context.config.watches:
@@ -99,22 +113,25 @@ def score_drift(context: Context, start: int, end: int, *, mode: str = "live") -
             by_step.setdefault(watch.step_seconds, []).append(watch)
     rows, found = 0, []
     for step, watches in by_step.items():
-        served = _Served(watches, [ids[w.slug] for w in watches], [serving[w.slug][0] for w in watches])
+        served = _Served(watches, [ids[w.slug] for w in watches], [serving[w.slug][0] for w in watches], living)
         first, last = start, end
         if mode == "live":
             mine = [states[watch.slug] for watch in watches]
             last = max((state.scraped_until for state in mine if state.scraped_until is not None), default=end)
             done = min((state.scored_until for state in mine if state.scored_until is not None), default=last)
-            first = min(done, last) - late_steps(step) * step
+            # older scores are in no verdict: a watch that was away for weeks must not make a tick read them all
+            first = max(min(done, last) - late_steps(step) * step, last - _span(watches) * step)
         scores = _score(context, step, first, last, served, LIVE)
         rows += len(scores.mae)
-        pending = [forecast_store.write_scores(context.store, step, _columns(scores))] if len(scores.mae) else []
+        kept = _new_or_serving(context, step, first, last, served, _columns(scores))
+        pending = [forecast_store.write_scores(context.store, step, kept)] if len(kept["ts"]) else []
         updates: list[dict[str, object]] = []
         if mode == "live":
             stored = _recent(context, step, last, watches)
-            joined = {name: np.concatenate([stored[name], values]) for name, values in _columns(scores).items()}
+            joined = {name: np.concatenate([stored[name], values]) for name, values in kept.items()}
             verdicts = _judge(served, *_rolling(served, joined, step, last))
-            updates = [_update(watch_id, last, one) for watch_id, one in zip(served.ids, verdicts, strict=True)]
+            until = [min(last, state.scraped_until or last) for state in mine]  # one that fails alone is behind
+            updates = list(map(_update, served.ids, until, verdicts))
             found += verdicts
         else:
             replayed = _score(context, step, first, last, served, REPLAY)
@@ -129,7 +146,10 @@ def score_drift(context: Context, start: int, end: int, *, mode: str = "live") -
 
 def drifting(context: Context, watch: WatchConfig, fitted: Fitted, end: int) -> NDArray[np.int8]:
     """Severity of each series of the fitted model now (order of its fingerprints), from the stored scores."""
-    served = _Served([watch], [context.watch_ids()[watch.slug]], [fitted])
+    with context.store.database.read() as conn:
+        watch_id = watch_store.states(conn)[watch.slug].watch_id
+        living = watch_store.live_series(conn, watch_id)
+    served = _Served([watch], [watch_id], [fitted], living)
     stored = _recent(context, watch.step_seconds, end, [watch])
     return _severity(served, *_rolling(served, stored, watch.step_seconds, end))
 
@@ -147,6 +167,7 @@ def _score(context: Context, step: int, first: int, last: int, served: _Served, 
         rows["version"],
         rows["mean"],
         np.where(current, served.mae[position, lead], np.nan),
+        current,
         windows_store.read_window(context.store, step, unique(rows["fp"]), first, last),
     )
 
@@ -161,6 +182,23 @@ def _columns(scores: drift.Scores) -> dict[str, NDArray[Any]]:
         "mae": scores.mae,
         "scaled": scores.scaled,
     }
+
+
+def _new_or_serving(
+    context: Context, step: int, first: int, last: int, served: _Served, fresh: dict[str, NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    """What may be stored. A version that no longer serves keeps the score it once got: its training MAE, by which that
+    was scaled, is not known here any more, and a rollback to it will want it."""
+    stored = forecast_store.read_scores(context.store, step, first, last)
+    _, serving = served.find(fresh)
+    known = np.isin(_score_keys(fresh), _score_keys(stored))
+    keep = serving | ~known
+    return {name: values[keep] for name, values in fresh.items()}
+
+
+def _score_keys(rows: Columns) -> IntArray:
+    with np.errstate(over="ignore"):
+        return _keys(rows["watch"].astype(np.int64), rows["fp"]) ^ (rows["ts"] * (_MIX + 2))
 
 
 def _recent(context: Context, step: int, end: int, watches: Sequence[WatchConfig]) -> Columns:
@@ -190,7 +228,7 @@ def _rolling(served: _Served, stored: Columns, step: int, end: int) -> tuple[Flo
 
 def _severity(served: _Served, rolling: FloatArray, scored: IntArray) -> NDArray[np.int8]:
     return drift.severity(
-        rolling,
+        np.where(served.live, rolling, np.nan),
         scored,
         served.each([watch.drift_finetune_threshold for watch in served.watches]),
         served.each([watch.drift_retrain_threshold for watch in served.watches]),
@@ -199,7 +237,8 @@ def _severity(served: _Served, rolling: FloatArray, scored: IntArray) -> NDArray
 
 
 def _judge(served: _Served, rolling: FloatArray, scored: IntArray) -> list[WatchDrift]:
-    """Each watch's drift: the severity of its worst series, and how many series stand at each."""
+    """Each watch's drift: the severity of its worst living series, and how many series stand at each."""
+    rolling, scored = np.where(served.live, rolling, np.nan), np.where(served.live, scored, 0)
     severity = _severity(served, rolling, scored)
     judged = drift.judged(scored, served.each([watch.drift_window for watch in served.watches]))
     owner = np.repeat(np.arange(len(served.watches)), served.counts)
@@ -226,8 +265,7 @@ def _judge(served: _Served, rolling: FloatArray, scored: IntArray) -> list[Watch
 def _judge_span(served: _Served, scores: drift.Scores) -> list[WatchDrift]:
     """How replayed forecasts did over a whole span, of watches that have any; whatever version made them."""
     rows = _columns(scores)
-    position, _ = served.find(rows)
-    known = served.find({**rows, "version": served.versions[position]})[1] if len(position) else position.astype(bool)
+    position, known = served.locate(rows["watch"], rows["fp"])
     in_mae = served.each([watch.drift_unit == "mae" for watch in served.watches])
     value = np.where(in_mae[position], scores.mae, scores.scaled) if len(position) else scores.mae
     known &= np.isfinite(value)

@@ -283,3 +283,52 @@ def test_the_loop_on_postgresql(world: World, load: Watch, postgres_url: str) ->
     assert changed.roll_back(report.slug, reason="test").version == 1
     assert changed.release(report.slug, reason="test").version == 1
     assert changed.maintain()["conflicts"] == 0
+
+
+def test_after_a_rollback_the_older_version_is_scored_at_once(world: World, load: Watch) -> None:
+    """Forecasts of the version that was rolled back do not hide those of the one that serves."""
+    engine = world.engine(load(horizon="20m", drift_window=30))
+    (slug,) = engine.sync_watches()
+    engine.train([slug], kind="cold_start", reason="test")
+    engine = world.engine(load(horizon="20m", drift_window=30, lookback="20m"))
+    (request,) = engine.decide_actions()
+    engine.train(request.slugs, kind=request.kind, reason="test")
+    for _ in range(12):
+        world.tick(engine)
+    assert engine.roll_back(slug, reason="test").version == 1
+    for _ in range(12):
+        _, _, drift = world.tick(engine)
+    assert drift.watches[0].scored == 6
+
+
+def test_scoring_again_keeps_what_an_older_version_was_scored(world: World, load: Watch) -> None:
+    """A backfill of drift scores never destroys one, and a tick after weeks away reads no more than its verdict needs."""
+    engine = world.engine(load())
+    (slug,) = engine.sync_watches()
+    engine.train([slug], kind="cold_start", reason="test")
+    for _ in range(12):
+        world.tick(engine)
+    end = int(world.clock.now)
+    before = forecast_store.read_scores(engine.store, 60, end - 3600, end)
+    engine = world.engine(load(lookback="20m"))
+    (request,) = engine.decide_actions()
+    engine.train(request.slugs, kind=request.kind, reason="test")
+    engine.score_drift(end - 3600, end, mode="replay")
+    after = forecast_store.read_scores(engine.store, 60, end - 3600, end)
+    np.testing.assert_array_equal(after["scaled"], before["scaled"])
+    assert np.isfinite(after["scaled"]).all()
+
+
+def test_a_series_that_is_gone_no_longer_counts(world: World, load: Watch) -> None:
+    """A pod that misbehaved and died leaves its watch's severity with it."""
+    engine = world.engine(load(drift_finetune_threshold=1e-6, drift_retrain_threshold=2e-6))
+    (slug,) = engine.sync_watches()
+    engine.train([slug], kind="cold_start", reason="test")
+    for _ in range(12):
+        _, _, drift = world.tick(engine)
+    assert drift.watches[0].high == 6
+    with engine.store.database.write() as conn:
+        watch_id, fingerprints = watch_store.live_series(conn)
+        watch_store.mark_vanished(conn, int(watch_id[0]), fingerprints[:5], int(world.clock.now))
+    report = engine.score_drift(0, int(world.clock.now))
+    assert (report.watches[0].high, report.watches[0].scored) == (1, 1)
