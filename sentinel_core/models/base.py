@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentinel_core.durations import parse_duration
+from sentinel_core.features import feature_names
 from sentinel_core.windows import FloatArray, IntArray, Window
 
 
@@ -86,7 +87,6 @@ class BatchModel(ModelSpec, ABC):
     its forecast is its last finite value (NaN only where it has none).
     """
 
-    feature_names: ClassVar[tuple[str, ...]] = ()
     pools: ClassVar[bool] = True  # `adopt` knows more about a new series than to repeat its last value
     code_version: ClassVar[int] = 1  # raised when parameters change their meaning: older artifacts are then refused
 
@@ -101,6 +101,11 @@ class BatchModel(ModelSpec, ABC):
     def context_steps(self) -> int:
         """How many of the newest steps `predict_window` wants to see (it accepts fewer)."""
         return self.lookback_steps
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What the model sees of a series, in order; recorded with each version."""
+        return feature_names(self.lookback_steps)
 
     @abstractmethod
     def fit_window(self, window: Window) -> None:

@@ -274,6 +274,28 @@ def predicts_from_now(build: BuildBatch) -> None:
     _expect(distance < 25, f"after a rise by 50 the forecast is {distance:.3g} from the newest value")
 
 
+def predicts_from_one_sample(build: BuildBatch) -> None:
+    """A context of one column, which is all that a lookback of one step sees, lies on the same grid as a long one."""
+    model, missed = build(), 10
+    line = np.arange(float(SAMPLES))
+    window = _one_series(line)
+    model.fit_window(window.columns(slice(0, SAMPLES - missed)))
+    forecast = model.predict_window(window.newest(1), 1)[0, 0]
+    _expect(
+        abs(forecast - SAMPLES) < 2 * missed,
+        f"{missed} steps after a rise by 1 a step was learnt, at {line[-1]:g}, the forecast is {forecast:.4g}",
+    )
+
+
+def names_what_it_sees(build: BuildBatch) -> None:
+    """feature_names tells something, and before the first fit what it does after it: a version is recorded with it."""
+    model = build()
+    names = model.feature_names
+    _expect(bool(names) and all(isinstance(name, str) for name in names), f"feature_names are {names!r}")
+    model.fit_window(_window())
+    _expect(model.feature_names == names, f"feature_names were {names!r} and are {model.feature_names!r}")
+
+
 def survives_its_parameters(build: BuildBatch) -> None:
     """All that was learnt is in fingerprints and parameters, whose first axis is the series."""
     model, window = build(), _window()
@@ -315,6 +337,8 @@ BATCH_CHECKS: tuple[Callable[[BuildBatch], None], ...] = (
     rows_stand_alone,
     adopts_series_it_has_never_seen,
     predicts_from_now,
+    predicts_from_one_sample,
+    names_what_it_sees,
     survives_its_parameters,
     refits_from_scratch,
     updates_keep_learning,

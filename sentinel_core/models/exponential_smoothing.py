@@ -66,7 +66,7 @@ class ExponentialSmoothingModel(FiveMethods):
         for block in rows.blocks(len(out), FLOATS_PER_ROW):
             part = {key: value[block] for key, value in self.parameters.items()}
             z = (context.values[block] - part["centre"][:, None]) / part["scale"][:, None]
-            states = _States(z, context.timestamps, part)
+            states = _States(z, context, part)
             for column in z.T:
                 states.follow(column)
             out[block] = part["centre"][:, None] + part["scale"][:, None] * self._weighed(
@@ -111,7 +111,7 @@ class ExponentialSmoothingModel(FiveMethods):
             centre, scale, start = old["centre"], old["scale"], old
             z = (window.values - centre[:, None]) / scale[:, None]
         at = rows.knots(self.horizon_steps)
-        states = _States(z, window.timestamps, start)
+        states = _States(z, window, start)
         errors = np.zeros((len(at), len(_ALPHA), len(z)))
         count = np.zeros((len(at), len(z)))
         damped = _damping(int(at[-1]))[at - 1]
@@ -158,8 +158,8 @@ class ExponentialSmoothingModel(FiveMethods):
 class _States:
     """Level, trend and variance [sets, n] of every parameter set while samples pass."""
 
-    def __init__(self, z: FloatArray, timestamps: IntArray, start: rows.Parameters) -> None:
-        n = len(z)
+    def __init__(self, z: FloatArray, window: Window, start: rows.Parameters) -> None:
+        n, timestamps = len(z), window.timestamps
         shape = (len(_ALPHA), n)
         finite = np.isfinite(z)
         self._began = np.where(finite.any(axis=1), finite.argmax(axis=1), 0)
@@ -167,11 +167,10 @@ class _States:
         self.level = np.broadcast_to(first, shape).copy()
         self.trend = np.broadcast_to(start["slope"], shape).copy()
         self.variance = np.ones(shape)
-        step = int(timestamps[1] - timestamps[0]) if len(timestamps) > 1 else 1
         if len(timestamps):
             # columns up to the one at which learning ended are in the state already
             known = (start["time"] != NEVER) & (start["time"] <= timestamps[-1])
-            behind = (start["time"] - timestamps[0]) // step
+            behind = (start["time"] - timestamps[0]) // window.step_seconds
             if known.any():
                 self.level[:, known] = start["level"][known].T
                 self.trend[:, known] = start["trend"][known].T

@@ -58,6 +58,7 @@ def test_each_series_has_its_own_model(own_models: ModuleType) -> None:
     model.update_window(window, 5)
     assert states(model) == [[2, 5]] * 3
     assert model.errors == {}
+    assert model.feature_names[:5] == ("lag_4", "lag_3", "lag_2", "lag_1", "rolling_mean")
 
 
 def test_gaps_and_a_late_start_leave_finite_rows(own_models: ModuleType) -> None:
