@@ -1,6 +1,7 @@
 """What a person configures: dataclasses in Python, the same in `sentinel.toml`; every problem is listed at once."""
 
 import hashlib
+import ipaddress
 import json
 import os
 import re
@@ -209,6 +210,18 @@ class SentinelConfig:
         if problems:
             raise ConfigError(problems)
         return config
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, seen from itself.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "db.example")]
+    [True, True, True, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _reachable(bind_address: str) -> str:

@@ -70,7 +70,8 @@ class Service:
 
     def tend(self) -> None:
         """Show new important lines, keep the log small, restart a child that has ended once its pause is over."""
-        self._tail()
+        with suppress(OSError):  # a log that somebody has deleted is no reason to end
+            self._tail()
         if self._process is None or self._process.poll() is None:
             return
         now = time.monotonic()
@@ -84,8 +85,12 @@ class Service:
             self._restart_at = now + self._pause
             self._pause = min(2 * self._pause, MAX_PAUSE_SECONDS)
         elif now >= self._restart_at:
-            self._restart_at = 0.0
-            self.start()
+            try:
+                self.start()
+                self._restart_at = 0.0
+            except OSError as error:  # a full disk, no memory: what still runs goes on, and this is tried again
+                self._say(f"{self.name} cannot be started ({error}); tried again in {self._pause:.0f} s")
+                self._restart_at = now + self._pause
 
     def is_alive(self) -> bool:
         """Whether the child or anybody in its process group still runs."""
@@ -117,10 +122,7 @@ class Service:
         self.kill()
 
     def _tail(self) -> None:
-        try:
-            size = self.log.stat().st_size
-        except OSError:
-            return
+        size = self.log.stat().st_size
         if size > self._seen:
             with self.log.open("rb") as log:
                 log.seek(self._seen)
@@ -137,7 +139,10 @@ class Service:
             self._seen = 0
 
     def _say_last_lines(self) -> None:
-        text = _ANSI.sub("", self.log.read_bytes()[-2_000:].decode(errors="replace"))
+        try:
+            text = _ANSI.sub("", self.log.read_bytes()[-2_000:].decode(errors="replace"))
+        except OSError:
+            return
         for line in text.splitlines()[-3:]:
             self._say(f"  {self.name}: {line.strip()[:300]}")
         self._say(f"  the whole log: {self.log}")

@@ -9,24 +9,29 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import httpx
 
-from sentinel_core.config import SentinelConfig
+from sentinel_core.config import SentinelConfig, is_loopback
 from sentinel_core.dagster_api import DagsterApi, first_line
 from sentinel_core.errors import ServiceError
 from sentinel_core.processes import Service
 from sentinel_core.workspace import environment, log_folder, write_workspace
 
+if TYPE_CHECKING:
+    from sentinel_core.storage.database import Database
+
 POLITE_SECONDS = 5.0  # Dagster ends in 2 s; a run in flight gets the rest, then SIGTERM
 GRACE_SECONDS = 7.5  # then SIGKILL: everything is gone within ten seconds
 LOOK_SECONDS = 3.0  # how often Dagster's code location and the first forecast are looked for
 RELOAD_PAUSE_SECONDS = 30.0  # a location that does not load is not loaded again more often
+UP_LOCK = 0x55505550  # PostgreSQL advisory lock, "UPUP", held as long as `sentinel up` runs
 
 Say = Callable[[str], None]
 Command = tuple[str, Sequence[str]]  # name, program and arguments
@@ -49,7 +54,7 @@ class Supervisor:
     ) -> None:
         self.config = config
         self._demo = demo
-        self._say = say
+        self._say = _undeterred(say)
         self._commands = commands
         # Signal handlers run between any two instructions of the main thread: an Event's lock may be held there, and
         # setting it again would wait for itself for ever. A SimpleQueue may be put to from anywhere.
@@ -60,9 +65,9 @@ class Supervisor:
     def run(self) -> None:
         """Start everything and keep it running until `stop`; ServiceError for what keeps it from starting."""
         began = time.monotonic()
-        with _sole_owner(self.config.store_path), self._signals():
+        with _sole_owner(self.config), self._signals(), ExitStack() as held:
             check_ports(self.config)
-            commands = [*self._prepare_demo(), *self._prepare()]
+            commands = [*self._prepare_demo(), *self._prepare(held)]
             if not self._stops.empty():
                 return
             self._greet()
@@ -101,17 +106,17 @@ class Supervisor:
         self._say(f"The demo's metrics come from {source.description} at {source.url}")
         return list(source.commands)
 
-    def _prepare(self) -> list[Command]:
+    def _prepare(self, held: ExitStack) -> list[Command]:
         workspace = write_workspace(self.config)
         if self._commands is not None:
             return list(self._commands)
         from sentinel_core.storage.database import Database  # here: SQLAlchemy is slow to import
 
         database = Database(self.config.resolved_sql_url)
-        try:
-            database.migrate()
-        finally:
-            database.close()
+        held.callback(database.close)
+        database.migrate()
+        if not database.is_sqlite:
+            held.enter_context(_sole_user(database))
         self._reconcile()
         dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
         dagster += ["-h", self.config.bind_address, "-p", str(self.config.dagster_port)]
@@ -147,6 +152,11 @@ class Supervisor:
         self._say(f"  metrics   {config.sidecar_url}/metrics")
         self._say(f"  Dagster   {config.dagster_url}/")
         self._say(f"  logs      {log_folder(config)}")
+        if not is_loopback(config.bind_address):
+            self._say(
+                f"WARNING: bind_address {config.bind_address} lets in other machines, and neither the page nor Dagster "
+                "has a login: put a proxy with a login before them, or a firewall around"
+            )
         if not config.watches:
             self._say("No watch is configured: `sentinel init` writes a sentinel.toml, `sentinel up --demo` shows one.")
 
@@ -232,28 +242,61 @@ def check_ports(config: SentinelConfig) -> None:
         raise ServiceError("\n".join(problems))
 
 
+def _undeterred(say: Say) -> Say:
+    """The same, whether or not anybody listens: a closed terminal or a full disk must not end what serves."""
+
+    def said(line: str) -> None:
+        with suppress(OSError):
+            say(line)
+
+    return said
+
+
 @contextmanager
-def _sole_owner(store: Path) -> Iterator[None]:
-    """Hold the store's lock; ServiceError naming the process that holds it already."""
-    path = store / "up.lock"
+def _sole_owner(config: SentinelConfig) -> Iterator[None]:
+    """Hold the locks of the store and of an SQLite file elsewhere; ServiceError where another process holds one."""
+    with ExitStack() as held:
+        held.enter_context(_locked(config.store_path / "up.lock", f"{config.store_path}", "artifact_store"))
+        if config.sql_url and config.sql_url.startswith("sqlite:///"):
+            file = config.sql_url.removeprefix("sqlite:///").partition("?")[0]
+            held.enter_context(_locked(Path(f"{file}.up.lock"), file, "sql_url"))
+        yield
+
+
+@contextmanager
+def _locked(path: Path, what: str, setting: str) -> Iterator[None]:
     try:
-        store.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise ServiceError(f"{store} cannot be written ({error.strerror}); choose another artifact_store") from None
+        raise ServiceError(f"{path.parent} cannot be written ({error.strerror}); choose another {setting}") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             pid = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
             raise ServiceError(
-                f"sentinel is already up on {store} (process {pid}); end that one, or choose another artifact_store"
+                f"sentinel is already up on {what} (process {pid}); end that one, or choose another {setting}"
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _sole_user(database: "Database") -> Iterator[None]:
+    """Hold PostgreSQL's lock, which goes with the connection; ServiceError where another `sentinel up` holds it."""
+    import sqlalchemy as sa
+
+    with database.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.detach()  # from the pool, which would keep it open, and the lock with it
+        if not connection.scalar(sa.select(sa.func.pg_try_advisory_lock(UP_LOCK))):
+            raise ServiceError(
+                f"sentinel is already up on {database.shown_url}; end that one, or choose another sql_url"
+            )
+        yield
 
 
 def _is_ready(http: httpx.Client, sidecar_url: str) -> bool:

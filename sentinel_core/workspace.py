@@ -33,11 +33,16 @@ def log_folder(config: SentinelConfig) -> Path:
 
 
 def write_applied(config: SentinelConfig) -> Path:
-    """Write the applied configuration atomically: a child reads the old one or the new one."""
+    """Write the applied configuration atomically: a child reads the old one or the new one.
+
+    Nobody else may read it: a URL in it may hold a password.
+    """
     path = applied_path(config)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".json.new")
-    fresh.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
+    fresh.unlink(missing_ok=True)  # one left behind by a crash keeps its mode
+    with open(fresh, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(json.dumps(config.to_dict(), indent=2) + "\n")
     return fresh.replace(path)
 
 

@@ -1,6 +1,7 @@
 """`sentinel up` with cheap children instead of Dagster and the sidecar: locks, ports, restarts, and a clean end."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +10,9 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +22,9 @@ from sentinel_core import SentinelConfig
 from sentinel_core.config import load_config
 from sentinel_core.errors import ServiceError
 from sentinel_core.processes import LOG_BYTES, Service
-from sentinel_core.supervisor import Supervisor, check_ports
-from sentinel_core.workspace import dagster_home, environment, write_applied, write_workspace
+from sentinel_core.storage.database import Database
+from sentinel_core.supervisor import Supervisor, _sole_user, check_ports
+from sentinel_core.workspace import dagster_home, environment, log_folder, write_applied, write_workspace
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -83,16 +88,21 @@ class Running:
 
 
 @pytest.fixture
-def run(config: SentinelConfig) -> Iterator[Callable[..., Running]]:
+def run_with() -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
-    def start(*commands: tuple[str, list[str]]) -> Running:
+    def start(config: SentinelConfig, *commands: tuple[str, list[str]]) -> Running:
         started.append(Running(config, list(commands)))
         return started[-1]
 
     yield start
     for running in started:
         running.stop()
+
+
+@pytest.fixture
+def run(config: SentinelConfig, run_with: Callable[..., Running]) -> Callable[..., Running]:
+    return partial(run_with, config)
 
 
 def writes_pid(path: Path, then: str = "time.sleep(600)") -> list[str]:
@@ -115,6 +125,30 @@ def test_second_up_on_a_store_names_the_first(run: Callable[..., Running], confi
     until(lambda: first.heard("Sentinel starts"))
     with pytest.raises(ServiceError, match=rf"already up on .*store \(process {os.getpid()}\); end that one"):
         Supervisor(config, say=lambda line: None, commands=[]).run()
+
+
+def test_second_up_on_a_database_is_refused(tmp_path: Path, run_with: Callable[..., Running]) -> None:
+    """Two stores may not share one SQLite file: the second start names the file and the process."""
+    sql_url = f"sqlite:///{tmp_path}/shared/sentinel.db"
+    first, second = (
+        SentinelConfig(
+            artifact_store=str(tmp_path / name), sql_url=sql_url, emitter_port=free_port(), dagster_port=free_port()
+        )
+        for name in ("first", "second")
+    )
+    running = run_with(first, ("one", SLEEPER))
+    until(lambda: running.heard("Sentinel starts"))
+    with pytest.raises(ServiceError, match=rf"already up on .*shared/sentinel.db \(process {os.getpid()}\).* sql_url"):
+        Supervisor(second, say=lambda line: None, commands=[]).run()
+
+
+def test_second_up_on_a_postgresql_is_refused(postgres_url: str) -> None:
+    """The lock of a PostgreSQL is held while the first runs, from whatever machine, and freed with it."""
+    with closing(Database(postgres_url)) as first, closing(Database(postgres_url)) as second:
+        with _sole_user(first), pytest.raises(ServiceError, match="already up on postgresql"), _sole_user(second):
+            pass
+        with _sole_user(second):
+            pass
 
 
 def test_the_lock_goes_with_its_process(config: SentinelConfig) -> None:
@@ -209,6 +243,62 @@ def test_a_log_never_grows_beyond_twice_its_limit(tmp_path: Path) -> None:
         service.kill()
 
 
+def test_a_deleted_log_folder_ends_nothing(run: Callable[..., Running], config: SentinelConfig, tmp_path: Path) -> None:
+    """Without its logs the supervisor goes on: a dead child is restarted, with a fresh folder."""
+    running = run(("one", writes_pid(tmp_path / "pid")))
+    first = pid_in(tmp_path / "pid")
+    shutil.rmtree(log_folder(config))
+    os.kill(first, signal.SIGKILL)
+    until(lambda: pid_in(tmp_path / "pid") != first)
+    assert running.thread.is_alive()
+    assert (log_folder(config) / "one.log").exists()
+
+
+def test_a_child_that_cannot_be_started_again_is_tried_again(tmp_path: Path) -> None:
+    """A disk that takes no log is said, and is no reason to end."""
+    said: list[str] = []
+    service = Service("one", [sys.executable, "-c", ""], log_folder=tmp_path / "logs", environment=os.environ,
+                      say=said.append, pause=0.01)  # fmt: skip
+    service.start()
+    until(lambda: not service.is_alive())
+    shutil.rmtree(tmp_path / "logs")
+    (tmp_path / "logs").write_text("in the way")
+    for _ in range(3):
+        service.tend()
+        time.sleep(0.02)
+    assert any("one cannot be started" in line for line in said)
+    (tmp_path / "logs").unlink()
+    for _ in range(3):
+        service.tend()
+        time.sleep(0.02)
+    assert service.log.exists()
+    service.kill()
+
+
+def test_nobody_has_to_listen(config: SentinelConfig, tmp_path: Path) -> None:
+    """A terminal that is gone, where every print fails, ends neither the run nor its orderly end."""
+
+    def gone(line: str) -> None:
+        raise BrokenPipeError
+
+    supervisor = Supervisor(config, say=gone, commands=[("one", writes_pid(tmp_path / "pid"))])
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    pid = pid_in(tmp_path / "pid")
+    assert thread.is_alive()
+    supervisor.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert not alive(pid)
+
+
+def test_an_open_address_is_warned_of(config: SentinelConfig, run_with: Callable[..., Running]) -> None:
+    """On every address the start says in a line that nothing has a login; the links are this machine's."""
+    running = run_with(replace(config, bind_address="0.0.0.0"), ("one", SLEEPER))
+    until(lambda: running.heard("WARNING: bind_address 0.0.0.0"))
+    assert running.heard(f"http://127.0.0.1:{config.emitter_port}/metrics")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children that their parent died")
 def test_children_do_not_outlive_a_killed_supervisor(config: SentinelConfig, tmp_path: Path) -> None:
     """kill -9 of the supervisor ends its children: no port stays taken."""
@@ -271,6 +361,14 @@ def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 def test_the_applied_configuration_reads_back(config: SentinelConfig) -> None:
     """What the children read is what was validated, with the store's absolute path."""
     assert load_config(write_applied(config)) == config
+
+
+def test_the_applied_configuration_is_its_owners(config: SentinelConfig) -> None:
+    """Nobody else reads the passwords in it, not even where an older file was open to all."""
+    config.store_path.mkdir()
+    for name in ("config.json", "config.json.new"):
+        (config.store_path / name).touch(0o644)
+    assert write_applied(config).stat().st_mode & 0o777 == 0o600
 
 
 def test_dagster_yaml_is_valid_and_in_the_store(config: SentinelConfig) -> None:
