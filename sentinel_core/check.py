@@ -13,6 +13,7 @@ from sentinel_core.errors import SourceError
 from sentinel_core.prometheus.client import PrometheusClient
 from sentinel_core.prometheus.scrape import (
     SourceFacts,
+    as_vector,
     emitted_name,
     expression,
     newest_step,
@@ -60,6 +61,10 @@ def check_watch(client: PrometheusClient, watch: WatchConfig, settle_seconds: fl
         )
     usual = usual_error(found.window, watch.horizon_steps)
     advice = [*_history_advice(watch, history), *_step_advice(watch, facts), *threshold_advice(watch, usual)]
+    if found.duplicates:
+        advice.append(
+            f"{found.duplicates:,} series are left out: renamed as /metrics wants it, their labels are those of others"
+        )
     if found.non_finite:
         advice.append(f"{found.non_finite:,} recent samples are NaN or infinite; they are treated as gaps")
     return WatchCheck(watch, len(found.series), facts, history, usual, advice=tuple(advice))
@@ -141,7 +146,8 @@ def _history_seconds(client: PrometheusClient, watch: WatchConfig, facts: Source
     """How far back the first sample within `history` lies, to a two-hundredth of it."""
     span = watch.history_steps * watch.step_seconds
     step = max(1, math.ceil(watch.history_steps / HISTORY_POINTS)) * watch.step_seconds
-    counts = client.query_range(f"count({expression(watch, facts)})", end - span, end, step, 1)
+    moment = expression(watch, facts) if watch.query is None else as_vector(client, watch.query, end)[0]
+    counts = client.query_range(f"count({moment}\n)", end - span, end, step, 1)
     present = np.flatnonzero(np.isfinite(counts.values).any(axis=0)) if counts.values.size else np.empty(0, np.int64)
     return float(end - counts.timestamps[present[0]]) if len(present) else 0.0
 

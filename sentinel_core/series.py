@@ -6,10 +6,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-OPERATORS = ("=~", "!~", "!=", "=")  # longest first: a prefix test must not take "=" of "=~"
-
 METRIC_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_FORBIDDEN = re.compile(r"[^a-zA-Z0-9_]")
+_ESCAPES = {"n": "\n", "t": "\t"}
+
+
+def legal_name(name: str) -> str:
+    """Return a name as every exposition format takes it.
+
+    >>> legal_name("job:hits:sum")
+    'job_hits_sum'
+    """
+    name = _FORBIDDEN.sub("_", name)
+    return f"_{name}" if name[:1].isdigit() else name
 
 
 def quote(value: str) -> str:
@@ -19,6 +29,15 @@ def quote(value: str) -> str:
     "a \"b\"\n"
     """
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def unescape(text: str) -> str:
+    r"""Return what stands between the quotes of a label value: the other way round.
+
+    >>> unescape(r'a \"b\"\n')
+    'a "b"\n'
+    """
+    return re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[1]), text)
 
 
 @dataclass(frozen=True)

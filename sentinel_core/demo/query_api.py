@@ -14,7 +14,7 @@ import numpy as np
 from sentinel_core.demo.history import HISTORY_SECONDS
 from sentinel_core.demo.signals import SCRAPE_SECONDS, Signal, signals
 from sentinel_core.durations import parse_duration
-from sentinel_core.series import Matcher
+from sentinel_core.series import Matcher, unescape
 from sentinel_core.windows import FloatArray, IntArray
 
 MAX_POINTS = 11_000  # per series, as Prometheus
@@ -27,7 +27,6 @@ _TOKEN = re.compile(
 _OVER_RANGE = ("rate", "last_over_time", "count_over_time", "present_over_time")
 _OVER_SERIES = ("count", "sum", "avg", "min", "max", "quantile", "topk")
 _WITH_PARAMETER = ("quantile", "topk")
-_ESCAPES = {"n": "\n", "t": "\t"}
 
 
 class QueryError(Exception):
@@ -133,10 +132,7 @@ class _Parser:
             while self.peek() != "}":
                 label = self.take(kind="name")
                 operator = self.take(kind="mark")
-                value = re.sub(
-                    r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[1]), self.take(kind="text")[1:-1]
-                )
-                matchers.append(Matcher(label, operator, value))
+                matchers.append(Matcher(label, operator, unescape(self.take(kind="text")[1:-1])))
                 if self.peek() != "}":
                     self.take(mark=",")
             self.take(mark="}")

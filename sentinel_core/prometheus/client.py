@@ -119,7 +119,7 @@ class PrometheusClient:
 
     def count(self, expression: str, at: float | None = None) -> int:
         """How many series an expression has at one time."""
-        return int(sum(value for _, value in self.query(f"count({expression})", at)))
+        return int(sum(value for _, value in self.query(f"count({expression}\n)", at)))
 
     def sample_times(self, range_selector: str, at: float) -> list[FloatArray]:
         """Timestamps of the raw samples of each series under e.g. `up[5m]`, unix seconds."""

@@ -18,7 +18,7 @@ from sentinel_core.durations import format_duration
 from sentinel_core.errors import PermanentSourceError
 from sentinel_core.prometheus.client import PrometheusClient
 from sentinel_core.prometheus.decode import Labels, Matrix
-from sentinel_core.series import LABEL_NAME, Series, format_selector
+from sentinel_core.series import LABEL_NAME, Series, format_selector, legal_name
 from sentinel_core.windows import Window, grid
 
 Kind = Literal["gauge", "counter"]
@@ -35,7 +35,6 @@ PROBE_SECONDS = (
 PROBES = 20
 
 _RESERVED_LABEL = re.compile(r"le|quantile|sentinel_.*")  # ours, or the exposition format's
-_FORBIDDEN = re.compile(r"[^a-zA-Z0-9_]")
 _PARENTS = {"_count": ("histogram", "summary"), "_sum": ("histogram", "summary"), "_bucket": ("histogram",)}
 
 
@@ -112,7 +111,7 @@ def emitted_name(watch: WatchConfig, kind: Kind) -> str:
     'job_hits_sum'
     """
     name = watch.metric or watch.name or ""
-    return _legal(f"{name}_rate" if kind == "counter" else name)
+    return legal_name(f"{name}_rate" if kind == "counter" else name)
 
 
 def scrape(client: PrometheusClient, watch: WatchConfig, facts: SourceFacts, start: int, end: int) -> Scrape:
@@ -142,6 +141,19 @@ def scrape(client: PrometheusClient, watch: WatchConfig, facts: SourceFacts, sta
     return _assemble(matrix, emitted_name(watch, facts.kind), watch.step_seconds)
 
 
+def as_vector(client: PrometheusClient, query: str, at: int) -> tuple[str, int]:
+    """A query as an aggregation takes it, and how many series it has at one time: a number becomes a vector of one.
+
+    Here and wherever a query is wrapped, the bracket is closed on a line of its own: it may end in a comment.
+    """
+    try:
+        return query, client.count(query, at)
+    except PermanentSourceError as error:
+        if "got scalar" not in str(error):
+            raise
+        return f"vector({query}\n)", 1
+
+
 def _newest_sample(watch: WatchConfig, facts: SourceFacts) -> str:
     """The newest sample in a grid point's tile; where scrapes are rarer than the step, in the time between two."""
     if facts.scrape_interval > SAME_INTERVAL * watch.step_seconds:
@@ -149,11 +161,6 @@ def _newest_sample(watch: WatchConfig, facts: SourceFacts) -> str:
     else:  # before Prometheus 3 ranges are closed on both sides: a millisecond less, or two tiles share a sample
         tile = f"{watch.step_seconds * 1_000 - 1}ms"
     return f"last_over_time({watch.selector}[{tile}])"
-
-
-def _legal(name: str) -> str:
-    name = _FORBIDDEN.sub("_", name)
-    return f"_{name}" if name[:1].isdigit() else name
 
 
 def _kind(client: PrometheusClient, metric: str) -> Kind:
@@ -198,21 +205,14 @@ def _expect_series(client: PrometheusClient, watch: WatchConfig, facts: SourceFa
     """How many series to expect at one time; PermanentSourceError above the watch's limit."""
     span = last - first + watch.step_seconds
     if watch.query is not None:
-        moment = watch.query
-        try:
-            count = client.count(moment, last)
-        except PermanentSourceError as error:  # a number has no series to count, and is one as a range
-            if "got scalar" not in str(error):
-                raise
-            moment = f"vector({watch.query})"
-            count = 1
+        moment, count = as_vector(client, watch.query, last)
     else:
         moment = _newest_sample(watch, facts)
         count = client.count(f"present_over_time({watch.selector}[{min(span, PROBE_SECONDS)}s])", last)
     _check_limit(watch, count)
     if span > PROBE_SECONDS:
         spacing = max(PROBE_SECONDS, span // PROBES)
-        counts = client.query_range(f"count({moment})", first, last, spacing, expected_series=1).values
+        counts = client.query_range(f"count({moment}\n)", first, last, spacing, expected_series=1).values
         count = max(count, int(np.nan_to_num(counts).max(initial=0)))
         _check_limit(watch, count)
     return count
@@ -232,7 +232,7 @@ def _renamed(labels: Labels) -> Labels:
     for label, value in sorted(labels.items()):
         if label == "__name__":
             continue
-        name = _legal(label)
+        name = legal_name(label)
         if _RESERVED_LABEL.fullmatch(name):
             name = f"exported_{name}"
         while name in result or (name != label and name in labels):

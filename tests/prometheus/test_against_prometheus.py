@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
+from sentinel_core.check import check_watch
 from sentinel_core.config import WatchConfig
 from sentinel_core.errors import PermanentSourceError, TransientSourceError
 from sentinel_core.prometheus import (
@@ -332,3 +333,17 @@ def test_grafana_style_reading_sees_the_same_series(prometheus: PrometheusServer
     assert {series.labels for series in result.series} == {
         tuple(sorted((k, v) for k, v in labels.items() if k != "__name__")) for labels in listed
     }
+
+
+@pytest.mark.parametrize("query", ["scalar(sum(shop_load))", "sum(shop_load) # of all shops"])
+def test_any_query_can_be_read_and_checked(prometheus: PrometheusServer, query: str) -> None:
+    """A query that gives a number, and one that ends in a comment, are one series over any span."""
+    watch = WatchConfig(query=query, name="load", drift_unit="scaled", drift_finetune_threshold=1.5)
+    end = prometheus.history.end
+    with PrometheusClient(prometheus.url) as client:
+        for span in (10 * MINUTE, 6 * HOUR):
+            found = scrape(client, watch, source_facts(client, watch, end), end - span, end)
+            assert [series.selector for series in found.series] == ["load"]
+        checked = check_watch(client, watch, settle_seconds=time.time() - end)
+    assert (checked.problems, checked.series) == ((), 1)
+    assert checked.history_seconds > 5 * HOUR
