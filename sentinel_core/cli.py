@@ -192,7 +192,8 @@ def describe_changes(before: SentinelConfig, after: SentinelConfig) -> list[str]
     for name, value in new.items():
         if old[name] != value:
             later = " (from the next `sentinel up`)" if name in NEEDS_RESTART else ""
-            lines.append(f"{name}: {'changed' if name in ('auth', 'sql_url') else f'{old[name]} -> {value}'}{later}")
+            secret = name in ("auth", "prometheus_url", "sql_url")  # or may be
+            lines.append(f"{name}: {'changed' if secret else f'{old[name]} -> {value}'}{later}")
     for slug, (watch, plain) in new_watches.items():
         if slug not in old_watches:
             lines.append(f"new watch {watch.selector} ({slug})")

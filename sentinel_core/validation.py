@@ -144,13 +144,22 @@ def _config_problems(config: "SentinelConfig", typed: set[str]) -> list[str]:
             "postgresql+psycopg://user@host/database"
         )
     if "data_url" in typed and config.data_url and not re.match(_DATA_URL, config.data_url):
-        found.append(f"data_url: {config.data_url!r} is no place for data; write file:///folder or s3://bucket/prefix")
+        found.append(f"data_url: {shown_url(config.data_url)!r} is no place for data; write file:///folder or s3://bucket/prefix")
     if "emit_steps" in typed and any(step < 1 for step in config.emit_steps):
         found.append(f"emit_steps: {list(config.emit_steps)}: leads count from 1")
     for span in ("settle_delay", "window_retention", "forecast_retention"):
         if span in typed:
             _duration(getattr(config, span), span, found)
     return found
+
+
+def shown_url(url: str) -> str:
+    """Return an address without the name and password in it, well formed or not.
+
+    >>> shown_url("htp://me:secret@host:9090/x")
+    'htp://***@host:9090/x'
+    """
+    return re.sub(r"//.*@", "//***@", url)
 
 
 def _url_problem(name: str, url: str) -> Iterator[str]:
@@ -160,7 +169,7 @@ def _url_problem(name: str, url: str) -> Iterator[str]:
     except ValueError:
         good = False
     if not good:
-        yield f"{name}: {url!r} is not an HTTP address; write http://host:9090"
+        yield f"{name}: {shown_url(url)!r} is not an HTTP address; write http://host:9090"
     elif parts.query or parts.fragment:
         yield f"{name}: {parts.hostname} is followed by a query; write the address without ? and #"
 

@@ -385,6 +385,8 @@ def test_what_needs_a_restart_is_marked(tmp_path: Path) -> None:
         "sql_url: changed (from the next `sentinel up`)",
     ]
     assert describe_changes(before, before) == []
+    secret = SentinelConfig(artifact_store=str(tmp_path), prometheus_url="http://me:secret@h:9090")
+    assert describe_changes(before, secret) == ["prometheus_url: changed"]
 
 
 # ---- Dagster's GraphQL
