@@ -249,9 +249,13 @@ def promote(
     return True
 
 
-def roll_back(conn: sa.Connection, watch_id: int, target: Version, *, reason: str, run_id: str | None) -> int:
-    """Let an older (or another) version serve and pin it until released; returns the version that served before."""
+def roll_back(conn: sa.Connection, watch_id: int, number: int, *, reason: str, run_id: str | None) -> int:
+    """Let an older (or another) version serve and pin it until released; returns the version that served before.
+
+    Whether its artifact is kept is asked here, in the caller's write transaction: a training may just have let it go.
+    """
     now = time.time()
+    target = version(conn, watch_id, number)
     active = conn.execute(sa.select(active_models).where(active_models.c.watch_id == watch_id)).one_or_none()
     if active is None:
         raise RegistryError("nothing serves yet, so there is nothing to roll back")
@@ -280,7 +284,10 @@ def predecessor(conn: sa.Connection, watch_id: int) -> Version:
 
 
 def release(conn: sa.Connection, watch_id: int, *, reason: str, run_id: str | None) -> int | None:
-    """End a rollback's hold. The newest candidate accepted while it held is promoted; returns it, or None."""
+    """End a rollback's hold. The newest candidate accepted while it held is promoted; returns it, or None.
+
+    A candidate continues its parent: one whose training began on the version rolled back from is left alone.
+    """
     now = time.time()
     active = conn.execute(sa.select(active_models).where(active_models.c.watch_id == watch_id)).one_or_none()
     if active is None or not active.pinned:
@@ -288,7 +295,8 @@ def release(conn: sa.Connection, watch_id: int, *, reason: str, run_id: str | No
     conn.execute(sa.update(active_models).where(active_models.c.watch_id == watch_id).values(pinned=False))
     _log(conn, watch_id, "release", active.version, active.version, reason, run_id, now)
     for found in versions(conn, watch_id):
-        if found.created_at > active.changed_at and found.accepted and found.deleted_at is None:
+        newer = found.created_at > active.changed_at and found.parent == active.version
+        if newer and found.accepted and found.deleted_at is None:
             promote(conn, watch_id, found.version, parent=active.version, reason=reason, run_id=run_id)
             return found.version
     return None

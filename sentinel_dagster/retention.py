@@ -1,8 +1,8 @@
-"""Deletes old runs of ticks and housekeeping with their files; Dagster's own retention covers evaluations only.
+"""Deletes old runs of ticks, housekeeping and vain trainings; Dagster's own retention covers evaluations only.
 
 A tick leaves some 100 KB, 1,440 times a day. `delete_run` deletes the events, and with them the materializations of the
 hours, but leaves the run's own files and the results of its checks; hence the newest successful run of each hour stays
-much longer, so that the hours still show what happened. Runs in other lanes (training, activation) and assets that a
+much longer, so that the hours still show what happened. Trainings that made a version, activations and assets that a
 person materialized are never touched: they are what a version's lineage points to.
 """
 
@@ -20,6 +20,7 @@ from sentinel_dagster.partitions import RANGE_END_TAG, RANGE_START_TAG
 
 KEEP_DAYS = 2.0
 KEEP_HOURLY_DAYS = 90.0
+LOOK_BACK_DAYS = 30.0  # a month without housekeeping leaves vain trainings behind
 
 _BATCH = 500
 _FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
@@ -37,17 +38,14 @@ class Purged:
 def purge_runs(
     instance: dg.DagsterInstance, *, now: datetime, keep_days: float = KEEP_DAYS, keep_hourly_days: float
 ) -> Purged:
-    """Delete finished runs in the lanes `tick` and `maintain` that are older than `keep_days`.
+    """Delete finished runs older than `keep_days` in the lanes `tick` and `maintain`, and in `train` those in vain.
 
     The newest successful tick of each hour (or range of hours) among them stays for `keep_hourly_days`.
     """
     oldest_hourly = (now - timedelta(days=keep_hourly_days)).timestamp()
+    before = (now - timedelta(days=keep_days)).astimezone(UTC)
     old = instance.get_run_records(
-        dg.RunsFilter(
-            tags={"lane": ["tick", "maintain"]},
-            statuses=_FINISHED,
-            created_before=(now - timedelta(days=keep_days)).astimezone(UTC),
-        )
+        dg.RunsFilter(tags={"lane": ["tick", "maintain"]}, statuses=_FINISHED, created_before=before)
     )  # newest first
     kept: set[tuple[str, ...]] = set()
     gone: list[str] = []
@@ -59,10 +57,25 @@ def purge_runs(
             kept.add(hour)
             continue
         gone.append(run.run_id)
+    gone += _vain_trainings(instance, before)
     for run_id in gone:
         instance.delete_run(run_id)
     _delete_checks(instance, gone)
     return Purged(len(gone), sum(_delete_files(instance, run_id) for run_id in gone))
+
+
+def _vain_trainings(instance: dg.DagsterInstance, before: datetime) -> list[str]:
+    """Finished trainings from before a time that logged no version: they failed, or had nothing to train.
+
+    Only of the last weeks: those that are older were asked already, and each question is a query.
+    """
+    since = before - timedelta(days=LOOK_BACK_DAYS)
+    trainings = instance.get_run_records(
+        dg.RunsFilter(tags={"lane": "train"}, statuses=_FINISHED, created_after=since, created_before=before)
+    )
+    made = dg.DagsterEventType.ASSET_MATERIALIZATION
+    run_ids = [record.dagster_run.run_id for record in trainings]
+    return [run_id for run_id in run_ids if not instance.get_records_for_run(run_id, of_type=made, limit=1).records]
 
 
 def _delete_checks(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> None:

@@ -143,7 +143,7 @@ def test_a_rollback_holds_until_released(store: Store) -> None:
         registry.record(conn, a_version(2, parent=1))
         registry.promote(conn, WATCH, 1, parent=None, reason="r", run_id=None)
         registry.promote(conn, WATCH, 2, parent=1, reason="r", run_id=None)
-        previous = registry.roll_back(conn, WATCH, registry.predecessor(conn, WATCH), reason="bad", run_id=None)
+        previous = registry.roll_back(conn, WATCH, registry.predecessor(conn, WATCH).version, reason="bad", run_id=None)
         assert previous == 2
         active, version = registry.serving(conn)[WATCH]
         assert (active.pinned, version.version) == (True, 1)
@@ -162,11 +162,26 @@ def test_a_release_does_not_bring_back_what_was_rolled_back(store: Store) -> Non
         registry.record(conn, a_version(2, parent=1))
         registry.promote(conn, WATCH, 1, parent=None, reason="r", run_id=None)
         registry.promote(conn, WATCH, 2, parent=1, reason="r", run_id=None)
-        registry.roll_back(conn, WATCH, registry.version(conn, WATCH, 1), reason="bad", run_id=None)
+        registry.roll_back(conn, WATCH, 1, reason="bad", run_id=None)
         assert registry.release(conn, WATCH, reason="fixed", run_id=None) is None
         assert registry.serving(conn)[WATCH][1].version == 1
         with pytest.raises(RegistryError, match="nothing is pinned"):
             registry.release(conn, WATCH, reason="again", run_id=None)
+
+
+def test_a_release_leaves_a_candidate_of_the_version_that_was_rolled_back(store: Store) -> None:
+    """A training that was in flight from that version during the rollback is recorded, and never serves by itself."""
+    with store.database.write() as conn:
+        registry.record(conn, a_version(1))
+        registry.record(conn, a_version(2, parent=1))
+        registry.promote(conn, WATCH, 1, parent=None, reason="r", run_id=None)
+        registry.promote(conn, WATCH, 2, parent=1, reason="r", run_id=None)
+        registry.roll_back(conn, WATCH, 1, reason="bad", run_id=None)
+        active, _ = registry.serving(conn)[WATCH]
+        registry.record(conn, a_version(3, parent=2, created_at=active.changed_at + 1))
+        assert not registry.promote(conn, WATCH, 3, parent=2, reason="r", run_id=None)
+        assert registry.release(conn, WATCH, reason="fixed", run_id=None) is None
+        assert registry.serving(conn)[WATCH][1].version == 1
 
 
 def test_rollbacks_that_cannot_be(store: Store) -> None:
@@ -182,7 +197,7 @@ def test_rollbacks_that_cannot_be(store: Store) -> None:
         with pytest.raises(RegistryError, match="no version v9; there are: v1, v2"):
             registry.version(conn, WATCH, 9)
         with pytest.raises(RegistryError, match="the artifact of v1 is gone"):
-            registry.roll_back(conn, WATCH, registry.version(conn, WATCH, 1), reason="r", run_id=None)
+            registry.roll_back(conn, WATCH, 1, reason="r", run_id=None)
 
 
 def test_the_active_and_the_last_full_version_are_always_kept(store: Store) -> None:

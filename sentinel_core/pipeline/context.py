@@ -30,6 +30,7 @@ class Context:
     _gauges: dict[CounterKey, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _ids: dict[str, int] | None = None
+    _synced: bool = False
 
     def client(self) -> PrometheusClient:
         """A client of the configured Prometheus; use it as a context manager."""
@@ -93,19 +94,28 @@ class Context:
         return [by_slug[slug] for slug in wanted]
 
     def watch_ids(self) -> dict[str, int]:
-        """Ids of the configured watches by slug; registers new ones and retires those that left.
+        """Ids of the configured watches by slug; registers new ones.
 
-        Once a process: when a long training ends its configuration may be old, and must not win over a newer one.
+        Others stay as they are: a script may be configured with a few of the watches that run.
         """
         if self._ids is None:
-            self._ids = self._sync_watches()
+            self._ids = self._register(retire=False)
         return self._ids
 
-    def _sync_watches(self) -> dict[str, int]:
-        wanted = [(watch.slug, watch.selector) for watch in self.config.watches]
+    def sync_watches(self) -> dict[str, int]:
+        """The same, and retires those that left the configuration; for the processes that run the applied one.
+
+        Once a process: when a long run ends its configuration may be old, and must not win over a newer one.
+        """
+        if not self._synced:
+            self._ids, self._synced = self._register(retire=True), True
+        return self.watch_ids()
+
+    def _register(self, *, retire: bool) -> dict[str, int]:
+        wanted = {watch.slug: watch.selector for watch in self.config.watches}
         with self.store.database.read() as conn:
             known = watch_store.watch_ids(conn)
-        if set(known) != {slug for slug, _ in wanted}:
+        if wanted.keys() - known.keys() or (retire and known.keys() - wanted.keys()):
             with self.store.database.write() as conn:
-                known = watch_store.sync_watches(conn, wanted, self.clock())
-        return known
+                known = watch_store.sync_watches(conn, wanted.items(), self.clock(), retire=retire)
+        return {slug: known[slug] for slug in wanted}

@@ -54,7 +54,7 @@ class Engine:
 
     def sync_watches(self) -> list[str]:
         """Register new watches and retire removed ones; returns the slugs of the configured."""
-        return list(self.context.watch_ids())
+        return list(self.context.sync_watches())
 
     def due(self, now: float | None = None) -> TickPlan | None:
         """What a tick has to do now, or at a given time; None when every settled step was read."""

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sentinel_core import registry
 from sentinel_core.durations import parse_duration
 from sentinel_core.pipeline.context import Context
-from sentinel_core.storage import schema
+from sentinel_core.storage import schema, watch_store
 from sentinel_core.storage.compaction import compact
 from sentinel_core.storage.segments import GRACE_SECONDS
 
@@ -17,19 +17,24 @@ KEPT_ACTIONS_SECONDS = 30 * 86_400  # decisions are looked back on for a day; a 
 def maintain(context: Context) -> dict[str, int]:
     """Compact segments, apply the retentions, delete files past their grace; returns counts of what was done."""
     config, now = context.config, context.clock()
+    window_retention = parse_duration(config.window_retention)
     done = asdict(
         compact(
             context.store,
             now,
-            window_retention_seconds=parse_duration(config.window_retention),
+            window_retention_seconds=window_retention,
             forecast_retention_seconds=parse_duration(config.forecast_retention),
         )
     )
-    done["files_deleted"] = context.store.segments.collect_garbage(now) + _collect_artifacts(context, now)
     with context.store.database.write() as conn:
+        done["series_forgotten"] = watch_store.forget_series(conn, now - window_retention)
+        for watch_id in watch_store.retired_watches(conn, now - window_retention):
+            # what served stays, for a watch that returns
+            registry.mark_deleted(conn, registry.surplus(conn, watch_id, keep=0))
         old = schema.actions.c.decided_at < now - KEPT_ACTIONS_SECONDS
         done["actions_forgotten"] = conn.execute(sa.delete(schema.actions).where(old)).rowcount
         context.flush(conn)
+    done["files_deleted"] = context.store.segments.collect_garbage(now) + _collect_artifacts(context, now)
     return done
 
 

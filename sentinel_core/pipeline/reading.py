@@ -57,7 +57,10 @@ def scrape_windows(
 
     A watch that fails is in the report's failures and stays where it stands; SourceError when every one fails.
     """
-    context.watch_ids()  # registers watches that are new in the configuration
+    if mode == "tick":
+        context.sync_watches()
+    else:
+        context.watch_ids()  # registers watches that are new in the configuration
     with context.store.database.read() as conn:
         states = watch_store.states(conn)
     watches = [watch for watch in context.chosen(slugs) if watch.slug in states]  # one may be removed at any time
@@ -212,16 +215,18 @@ def _commit(context: Context, readings: Sequence[_Reading], totals: _Totals) -> 
         # one query for all: a statement a watch would make a tick's cost grow with the number of watches
         owner, fingerprints = watch_store.live_series(conn)
         rows: list[dict[str, object]] = []
+        pieces: dict[int, list[_Reading]] = {}
         for reading in readings:
             if reading.scrape is None:
                 totals.failures[reading.watch.slug] = reading.error or ""
                 totals.transient &= reading.transient
                 continue
             totals.add(context, reading)
-            if reading.watch_id not in states:  # the watch was removed while it was read; its samples stay
-                continue
-            span = slice(*np.searchsorted(owner, [reading.watch_id, reading.watch_id + 1]))
-            rows.append(_settle(conn, reading, states[reading.watch_id], fingerprints[span], totals, now))
+            if reading.watch_id in states:  # otherwise it was removed while it was read; its samples stay
+                pieces.setdefault(reading.watch_id, []).append(reading)
+        for watch_id, read in pieces.items():
+            span = slice(*np.searchsorted(owner, [watch_id, watch_id + 1]))
+            rows.append(_settle(conn, read, states[watch_id], fingerprints[span], totals, now))
         for reading in readings:
             kind = None if reading.watch_id not in states else states[reading.watch_id].kind
             if reading.facts is not None and kind not in (None, reading.facts.kind):
@@ -237,41 +242,48 @@ def _commit(context: Context, readings: Sequence[_Reading], totals: _Totals) -> 
 
 def _settle(
     conn: sa.Connection,
-    reading: _Reading,
+    pieces: Sequence[_Reading],
     state: watch_store.WatchState,
     live: IntArray,
     totals: _Totals,
     now: float,
 ) -> dict[str, object]:
-    """Bring a watch's series up to date with one reading; returns its new state."""
-    assert reading.scrape is not None
-    assert reading.facts is not None
+    """Bring a watch's series up to date with what was read of it, in order of time; returns its new state.
+
+    Which series live is judged once, at the end of the last piece: an earlier one may end in a hole.
+    """
+    newest = pieces[-1]
+    assert newest.facts is not None
     row: dict[str, object] = {
-        "watch_id": reading.watch_id,
-        "kind": reading.facts.kind,
-        "scrape_interval": reading.facts.scrape_interval,
+        "watch_id": newest.watch_id,
+        "kind": newest.facts.kind,
+        "scrape_interval": newest.facts.scrape_interval,
     }
-    if state.scraped_until is not None and reading.end < state.scraped_until:
+    windows = [piece.scrape.window for piece in pieces if piece.scrape is not None]
+    if state.scraped_until is not None and newest.end < state.scraped_until:
         # an older span: it may name series that are long gone, and says nothing about those that live
-        _add_unknown(conn, reading, live, vanished_at=reading.end)
-        watch_store.mark_seen_earlier(conn, reading.watch_id, _first_samples(reading.scrape.window))
+        for piece, window in zip(pieces, windows, strict=True):
+            _add_unknown(conn, piece, live, vanished_at=piece.end)
+            watch_store.mark_seen_earlier(conn, piece.watch_id, _first_samples(window))
         return row
-    window = reading.scrape.window
-    quiet = max(LATE_SECONDS, 3 * window.step_seconds, 3 * reading.facts.scrape_interval)
-    recent = window.timestamps > reading.end - quiet
-    present = window.fingerprints[np.isfinite(window.values[:, recent]).any(axis=1)]
-    totals.new_series += _add_unknown(conn, reading, live)
-    appeared, gone = np.setdiff1d(present, live), np.setdiff1d(live, present)
-    watch_store.mark_revived(conn, reading.watch_id, appeared)
+    step = newest.watch.step_seconds
+    quiet = newest.end - max(LATE_SECONDS, 3 * step, 3 * newest.facts.scrape_interval)
+    seen, present = live[:0], live[:0]
+    for piece, window in zip(pieces, windows, strict=True):
+        recent = np.isfinite(window.values[:, window.timestamps > quiet]).any(axis=1)
+        seen = np.union1d(seen, window.fingerprints)
+        present = np.union1d(present, window.fingerprints[recent])
+        totals.new_series += _add_unknown(conn, piece, live)
+    watch_store.mark_revived(conn, newest.watch_id, np.setdiff1d(present, live))
     # one seen for the first time in this very reading may be gone again by its end
-    gone = np.union1d(gone, np.setdiff1d(np.setdiff1d(window.fingerprints, live), present))
-    watch_store.mark_vanished(conn, reading.watch_id, gone, reading.end)
+    gone = np.setdiff1d(np.union1d(live, seen), present)
+    watch_store.mark_vanished(conn, newest.watch_id, gone, newest.end)
     totals.vanished += len(gone)
-    row |= {"scraped_until": reading.end, "last_tick_at": now, "series_live": len(present)}
+    row |= {"scraped_until": newest.end, "last_tick_at": now, "series_live": len(present)}
     if state.buffer_fill < 1.0:
-        first = watch_store.first_sample(conn, reading.watch_id)
-        span = 0 if first is None else reading.end - first + window.step_seconds
-        row["buffer_fill"] = min(1.0, span / (reading.watch.lookback_steps * window.step_seconds))
+        first = watch_store.first_sample(conn, newest.watch_id)
+        span = 0 if first is None else newest.end - first + step
+        row["buffer_fill"] = min(1.0, span / (newest.watch.lookback_steps * step))
     return row
 
 

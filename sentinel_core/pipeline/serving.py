@@ -92,7 +92,7 @@ def roll_back(context: Context, slug: str, *, version: int | None, reason: str, 
     if target.deleted_at is None:
         load_version(context, watch, target)
     with context.store.database.write() as conn:
-        previous = registry.roll_back(conn, watch_id, target, reason=reason, run_id=run_id)
+        previous = registry.roll_back(conn, watch_id, target.version, reason=reason, run_id=run_id)
         forget_drift(conn, watch_id)
     return _report(slug, "rollback", target, previous, True, reason)
 

@@ -62,8 +62,13 @@ class Member:
 
 
 # ---- watches and their state -----------------------------------------------------------------------------------------
-def sync_watches(connection: sa.Connection, wanted: Iterable[tuple[str, str]], now: float) -> dict[str, int]:
-    """Make the registered watches those of (slug, selector): add, retire, revive. Returns the active ones' ids."""
+def sync_watches(
+    connection: sa.Connection, wanted: Iterable[tuple[str, str]], now: float, *, retire: bool = True
+) -> dict[str, int]:
+    """Make the registered watches those of (slug, selector): add, retire (unless told not to), revive.
+
+    Returns the active ones' ids.
+    """
     table, state = schema.watches, schema.watch_state
     target = dict(wanted)
     rows = {row.slug: row for row in connection.execute(sa.select(table))}
@@ -77,7 +82,7 @@ def sync_watches(connection: sa.Connection, wanted: Iterable[tuple[str, str]], n
         {"key": row.id, "new_selector": target.get(slug, row.selector), "retired": None if slug in target else now}
         for slug, row in rows.items()
         if (slug in target and (row.retired_at is not None or row.selector != target[slug]))
-        or (slug not in target and row.retired_at is None)
+        or (retire and slug not in target and row.retired_at is None)
     ]
     if changed:
         by_key = table.update().where(table.c.id == sa.bindparam("key"))
@@ -94,6 +99,12 @@ def watch_ids(connection: sa.Connection) -> dict[str, int]:
         sa.select(table.c.slug, table.c.id).where(table.c.retired_at.is_(None)).order_by(table.c.id)
     )
     return {row.slug: row.id for row in rows}
+
+
+def retired_watches(connection: sa.Connection, before: float) -> list[int]:
+    """Return the ids of the watches that were retired before a time and have not come back."""
+    table = schema.watches
+    return list(connection.execute(sa.select(table.c.id).where(table.c.retired_at < before)).scalars())
 
 
 def states(connection: sa.Connection) -> dict[str, WatchState]:
@@ -290,6 +301,16 @@ def add_series(
 def mark_vanished(connection: sa.Connection, watch_id: int, fingerprints: IntArray | Sequence[int], ts: int) -> None:
     """Note that series had their last sample by `ts`; nothing is deleted."""
     _set_vanished(connection, watch_id, fingerprints, ts)
+
+
+def forget_series(connection: sa.Connection, before: float) -> int:
+    """Forget series that vanished, or whose watch was retired, before a time; returns how many.
+
+    One that comes back is registered anew.
+    """
+    table, watches = schema.series, schema.watches
+    left = table.c.watch_id.in_(sa.select(watches.c.id).where(watches.c.retired_at < before))
+    return connection.execute(table.delete().where((table.c.vanished_at < before) | left)).rowcount
 
 
 def mark_revived(connection: sa.Connection, watch_id: int, fingerprints: IntArray | Sequence[int]) -> None:

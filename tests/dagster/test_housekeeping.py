@@ -88,6 +88,16 @@ def test_purge_ends_after_the_hourly_retention(home: Path, stored: dg.DagsterIns
     assert not files(home, tick)
 
 
+def test_purge_deletes_trainings_that_made_nothing(home: Path, stored: dg.DagsterInstance) -> None:
+    """One that failed goes after `keep_days`; one that logged what it made stays."""
+    failed, training = finished(stored, lane="train", fails=True), finished(stored, lane="train")
+    purge_runs(stored, now=datetime.now(UTC) + timedelta(days=1), keep_days=2, keep_hourly_days=90)
+    assert len(stored.get_runs()) == 2
+    assert purge_runs(stored, now=datetime.now(UTC) + timedelta(days=3), keep_days=2, keep_hourly_days=90).runs == 1
+    assert [run.run_id for run in stored.get_runs()] == [training]
+    assert not files(home, failed)
+
+
 def test_purge_leaves_young_and_unfinished_runs(stored: dg.DagsterInstance) -> None:
     """What is younger than the retention, or has not ended, is not touched."""
     young = finished(stored)

@@ -193,3 +193,25 @@ def test_counters_add_up_across_processes(store: Store) -> None:
             ("requests", (("code", "200"), ("zone", "a"))): 5.0,
             ("ticks", ()): 1.0,
         }
+
+
+def test_series_that_left_long_ago_are_forgotten(store: Store, watch: int) -> None:
+    """Those that vanished before a time, and all of a watch that was retired before it."""
+    with store.database.write() as connection:
+        other = watch_store.sync_watches(connection, [("a", "up"), ("b", "down")], 1.0)["b"]
+        for one in (watch, other):
+            watch_store.add_series(connection, one, series(3), 60)
+        fingerprints = [each.fingerprint for each in series(3)]
+        watch_store.mark_vanished(connection, watch, fingerprints[:1], 100)
+        watch_store.mark_vanished(connection, watch, fingerprints[1:2], 200)
+        watch_store.sync_watches(connection, [("a", "up")], 100.0)
+        assert watch_store.retired_watches(connection, 150) == [other]
+        assert watch_store.forget_series(connection, 150) == 4
+        assert watch_store.known_series(connection, watch) == set(fingerprints[1:])
+        assert watch_store.known_series(connection, other) == set()
+
+
+def test_a_registration_need_not_retire(store: Store, watch: int) -> None:
+    """New watches are added and retired ones revived; those that are not named stay."""
+    with store.database.write() as connection:
+        assert list(watch_store.sync_watches(connection, [("b", "down")], 2.0, retire=False)) == ["a", "b"]
