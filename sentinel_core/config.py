@@ -267,7 +267,7 @@ def load_config(path: str | Path | None = None) -> SentinelConfig:
     if file is None:
         return SentinelConfig()
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")  # Windows' editors begin it with a byte order mark
         data = json.loads(text) if file.suffix == ".json" else tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError([f"{file}: no such file; write one with `sentinel init`"]) from None
@@ -279,6 +279,6 @@ def load_config(path: str | Path | None = None) -> SentinelConfig:
     if not isinstance(data, dict):
         raise ConfigError([f"{file}: is not a table of settings; see `sentinel init`"])
     store = data.get("artifact_store", SentinelConfig.artifact_store)
-    if isinstance(store, str):
+    if isinstance(store, str) and store and "://" not in store:  # those are refused as they stand
         data["artifact_store"] = str(file.parent / Path(store).expanduser())
     return SentinelConfig.from_dict(data)

@@ -17,18 +17,22 @@ from urllib.parse import urlsplit
 
 from sentinel_core.durations import format_duration, parse_duration
 from sentinel_core.errors import ConfigError
-from sentinel_core.series import LABEL_NAME, METRIC_NAME, Matcher
+from sentinel_core.series import LABEL_NAME, METRIC_NAME, legal_name
 
 if TYPE_CHECKING:
     from sentinel_core.config import AuthConfig, SentinelConfig, WatchConfig
 
 MIN_STEP_SECONDS = 5  # a run per tick takes 3-9 s to start; 15 s keeps up, below 5 s every tick would come late
-MAX_HORIZON_STEPS = 10_000  # leads are stored as int16, and Prometheus refuses more than 11,000 points
+MAX_STEPS = {
+    "horizon": 10_000,  # leads are stored as int16, and Prometheus refuses more than 11,000 points
+    "lookback": 20_000,  # each tick reads it: 1.6 GB for 10,000 series
+    "history": 1_000_000,  # 8 MB a series; 173 days at 15s, two years at 1m
+}
+MAX_SECONDS = 3_660 * 86_400  # ten years: nobody has more, and arithmetic on times stays within 64 bits
 
 _SQL_URL = r"sqlite:////.|postgresql(\+psycopg)?://."
-_DATA_URL = r"file:///.|s3://."
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
-_NOT_RE2 = re.compile(r"\(\?(?:[=!>]|<[=!]|P=|\()|\\[1-9]")  # lookaround, atomic groups, back-references
+_DATA_URL = r"file:///.|s3://[^/]"
+_HOST = re.compile(r"\w[\w.-]*")
 
 
 def problems(config: "SentinelConfig") -> list[str]:
@@ -48,6 +52,13 @@ def problems(config: "SentinelConfig") -> list[str]:
             if not watch_found:
                 valid.append((index, watch))
         found += _duplicates(valid)
+        if "emit_steps" in typed and valid and len(valid) == len(config.watches):
+            longest = max(watch.horizon_steps for _, watch in valid)
+            found += [
+                f"emit_steps: no watch looks {step} steps ahead; the longest horizon has {longest}"
+                for step in config.emit_steps
+                if step > longest
+            ]
     return found
 
 
@@ -90,9 +101,9 @@ def _wanted(annotation: Any) -> str:
     if origin is Mapping:
         return "a table of text to text" if arguments[1] is str else "a table"
     if origin is Sequence:
-        return "a list of " + ("whole numbers" if arguments[0] is int else f"{arguments[0].__name__}")
+        return "a list of whole numbers" if arguments[0] is int else f"a list of tables ({arguments[0].__name__})"
     plain = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-    return plain.get(annotation) or annotation.__name__
+    return plain.get(annotation) or f"a table ({annotation.__name__})"
 
 
 def _type_problems(section: Any, where: str) -> tuple[list[str], set[str]]:
@@ -112,10 +123,14 @@ def _type_problems(section: Any, where: str) -> tuple[list[str], set[str]]:
 
 def _duration(text: str, field: str, found: list[str]) -> int | None:
     try:
-        return parse_duration(text)
+        seconds = parse_duration(text)
     except ValueError as error:
         found.append(f"{field}: {error}")
         return None
+    if seconds > MAX_SECONDS:
+        found.append(f"{field}: {text} is longer than ten years")
+        return None
+    return seconds
 
 
 def _config_problems(config: "SentinelConfig", typed: set[str]) -> list[str]:
@@ -138,13 +153,15 @@ def _config_problems(config: "SentinelConfig", typed: set[str]) -> list[str]:
         found.append(
             f"bind_address: {config.bind_address!r} is not an address; write 127.0.0.1 (this machine) or 0.0.0.0 (all)"
         )
-    if "sql_url" in typed and config.sql_url and not re.match(_SQL_URL, config.sql_url):
+    if "sql_url" in typed and config.sql_url and not _is_database(config.sql_url):
         found.append(  # without the URL: it may hold a password
             "sql_url: is no database that Sentinel knows; write sqlite:////absolute/path.db or "
             "postgresql+psycopg://user@host/database"
         )
     if "data_url" in typed and config.data_url and not re.match(_DATA_URL, config.data_url):
-        found.append(f"data_url: {shown_url(config.data_url)!r} is no place for data; write file:///folder or s3://bucket/prefix")
+        found.append(
+            f"data_url: {shown_url(config.data_url)!r} is no place for data; write file:///folder or s3://bucket/prefix"
+        )
     if "emit_steps" in typed and any(step < 1 for step in config.emit_steps):
         found.append(f"emit_steps: {list(config.emit_steps)}: leads count from 1")
     for span in ("settle_delay", "window_retention", "forecast_retention"):
@@ -162,10 +179,21 @@ def shown_url(url: str) -> str:
     return re.sub(r"//.*@", "//***@", url)
 
 
+def _is_database(url: str) -> bool:
+    from sqlalchemy import make_url  # here: most configurations have no sql_url, and it takes a tenth of a second
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        port = make_url(url).port
+    except (ArgumentError, ValueError):
+        return False
+    return bool(re.match(_SQL_URL, url)) and (port is None or 0 < port <= 65_535)
+
+
 def _url_problem(name: str, url: str) -> Iterator[str]:
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        good = parts.scheme in ("http", "https") and _is_address(parts.hostname or "") and parts.port != 0
     except ValueError:
         good = False
     if not good:
@@ -242,25 +270,11 @@ def _target_problems(watch: "WatchConfig") -> Iterator[str]:
             yield "labels: belong to metric; write the matchers into the query"
         if watch.kind == "counter":
             yield "kind: a query is forecast as it is; write rate(...) in the query"
-    for label, text in watch.labels.items():
+    for label in watch.labels:  # of their values, regular expressions among them, Prometheus judges in `check`
         if not LABEL_NAME.fullmatch(label):
             yield f"labels: {label!r} is not a label's name"
         elif label == "__name__":
             yield "labels: __name__ is the metric's name; write it in metric"
-        else:
-            yield from _matcher_problem(Matcher.parse(label, text))
-
-
-def _matcher_problem(matcher: Matcher) -> Iterator[str]:
-    if matcher.operator not in ("=~", "!~"):
-        return
-    if _NOT_RE2.search(matcher.value):
-        yield f"labels: {matcher}: Prometheus' regular expressions (RE2) have no lookaround and no back-references"
-        return
-    try:
-        re.compile(matcher.value)
-    except re.error as error:
-        yield f"labels: {matcher}: is not a regular expression: {error}"
 
 
 def _grid_problems(watch: "WatchConfig") -> list[str]:
@@ -280,8 +294,9 @@ def _grid_problems(watch: "WatchConfig") -> list[str]:
             found.append(
                 f"{name}: {getattr(watch, name)} is not a multiple of granularity {watch.granularity}; write {nearest}"
             )
-    if step and horizon and horizon // step > MAX_HORIZON_STEPS:
-        found.append(f"horizon: {horizon // step:,} steps; at most {MAX_HORIZON_STEPS:,}: take a longer granularity")
+    for name, seconds in (("horizon", horizon), ("lookback", lookback), ("history", history)):
+        if step and seconds and seconds // step > MAX_STEPS[name]:
+            found.append(f"{name}: {seconds // step:,} steps; at most {MAX_STEPS[name]:,}: take a longer granularity")
     if horizon and lookback and history and history < lookback + horizon:
         least = format_duration(lookback + horizon)
         found.append(f"history: {watch.history} is shorter than lookback + horizon; write {least} or more")
@@ -314,7 +329,7 @@ def _cron_problem(cron: str) -> Iterator[str]:
 
 def _duplicates(watches: Sequence[tuple[int, "WatchConfig"]]) -> Iterator[str]:
     seen: dict[str, int] = {}
-    names: dict[str, tuple[int, str]] = {}
+    names: dict[str, tuple[int, str | None]] = {}
     for index, watch in watches:
         where = f"watches[{index}]"
         if watch.slug in seen:
@@ -322,10 +337,24 @@ def _duplicates(watches: Sequence[tuple[int, "WatchConfig"]]) -> Iterator[str]:
                 f"{where}: is the same as watches[{seen[watch.slug]}] ({watch.selector}, granularity "
                 f"{watch.granularity}, horizon {watch.horizon}); remove one, or give it another horizon"
             )
-        elif watch.query and watch.name and names.setdefault(watch.name, (index, watch.query))[1] != watch.query:
-            other = names[watch.name][0]
-            yield f"{where}.name: watches[{other}] emits {watch.name!r} for another query; choose another name"
         seen.setdefault(watch.slug, index)
+        source = watch.query or watch.metric
+        for name in _emitted_names(watch):
+            other, emits = names.setdefault(name, (index, source))
+            if emits != source:  # samples are kept by name and labels: one would overwrite the other's
+                field, remedy = (
+                    ("name", "choose another name") if watch.query else ("kind", "say which, or make it a named query")
+                )
+                yield f"{where}.{field}: watches[{other}] may emit {name!r} too, of another expression; {remedy}"
+                break
+
+
+def _emitted_names(watch: "WatchConfig") -> list[str]:
+    """What the series of a watch may be called: whether an "auto" is a counter, only Prometheus knows."""
+    if watch.query:
+        return [legal_name(watch.name or "")]
+    suffixes = {"gauge": ("",), "counter": ("_rate",)}.get(watch.kind, ("", "_rate"))
+    return [legal_name(f"{watch.metric}{suffix}") for suffix in suffixes]
 
 
 # ---- models

@@ -437,8 +437,12 @@ def test_the_demo_keeps_to_itself(tmp_path: Path) -> None:
     """The demo uses the given addresses; where own watches are configured, its store is beside theirs."""
     alone = demo_config(SentinelConfig(emitter_port=1234))
     assert (alone.emitter_port, alone.store_path) == (1234, tmp_path / "sentinel_artifacts")
-    beside = demo_config(SentinelConfig(watches=[WatchConfig(metric="up", model_class=MODEL)]))
-    assert beside.store_path == tmp_path / "sentinel_artifacts" / "demo"
+    own = WatchConfig(metric="up", model_class=MODEL, horizon="90m")
+    beside = demo_config(
+        SentinelConfig(watches=[own], sql_url="sqlite:////production.db", data_url="s3://production", emit_steps=[90])
+    )
+    assert beside.resolved_sql_url == f"sqlite:///{tmp_path}/sentinel_artifacts/demo/sentinel.db"
+    assert beside.resolved_data_url == f"file://{tmp_path}/sentinel_artifacts/demo/data"
     assert len({str(watch.model_class) for watch in alone.watches}) == 4
 
 

@@ -69,4 +69,13 @@ WATCHES = (
 def demo_config(base: SentinelConfig) -> SentinelConfig:
     """The demo's watches at the addresses of `base`; where `base` has watches of its own, in a store beside theirs."""
     store = base.store_path / "demo" if base.watches else base.store_path
-    return replace(base, watches=WATCHES, auth=AuthConfig(), artifact_store=str(store), emit_confidence_bounds=True)
+    return replace(
+        base,
+        watches=WATCHES,
+        auth=AuthConfig(),
+        artifact_store=str(store),
+        sql_url=None,
+        data_url=None,
+        emit_steps=(),
+        emit_confidence_bounds=True,
+    )

@@ -80,7 +80,7 @@ def _named(text: str) -> Any:
         raise ConfigError([f"model_class: there is no built-in {text!r}; {_CHOICES}"])
     try:
         found = _attribute(importlib.import_module(module), name)
-    except Exception as error:  # a person's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a person's module may raise anything while it is imported
         raise ConfigError(
             [f"model_class: importing {module} raised {type(error).__name__}: {error}; {_CHOICES}"]
         ) from error
