@@ -26,13 +26,16 @@ class Candidate:
     accepted:     bool [n], the candidate is finite and not worse than its champion (or that one has drifted high)
     errors:       fingerprint -> what the model did wrong with that series, which is not accepted then
     mae:          float64 [n], the candidate's held-back MAE over all leads and origins (NaN where unmeasurable)
+    compared_mae: float64 [n], its MAE where it was compared with the champion: on origins that neither has seen, or,
+                  where there are too few of them, on origins that both have
     champion_mae: float64 [n], the champion's on the same origins (NaN where there is no champion)
-    coverage:     float, measured share of held-back actuals inside the bounds (NaN where unmeasurable)
+    coverage:     float, share of held-back actuals inside bounds calibrated on others (NaN where unmeasurable)
     """
 
     fitted: Fitted
     accepted: NDArray[np.bool_]
     mae: FloatArray
+    compared_mae: FloatArray
     champion_mae: FloatArray
     coverage: float
     errors: Mapping[int, str] = field(default_factory=dict)
@@ -97,6 +100,8 @@ def train(
     horizon, lookback = template.horizon_steps, template.lookback_steps
     fresh = int((window.timestamps > champion_end).sum()) if finetune and champion_end is not None else None
     origins = held_back_origins(window.values.shape[1], lookback, horizon, fresh)
+    if champion_end is not None and not finetune:
+        origins = np.union1d(origins, _unseen_origins(window, champion_end, lookback, horizon))
     before = window.columns(slice(0, int(origins[0]) + 1)) if len(origins) else window
     champion_model = champion.model.take(window.fingerprints[known]) if champion is not None and known.any() else None
 
@@ -119,8 +124,15 @@ def train(
     if champion_model is not None:
         with suppress(Exception):  # a champion that fails on its own series is no reason to keep it
             champion_errors[known] = residuals(champion_model, window.rows(known), origins)
-    judged = _fair(window, origins, champion_end)
-    mae = _mean_absolute(candidate_errors[:, judged])
+    model = fit(window)
+    failed |= model.errors
+    unseen = window.timestamps[origins] >= champion_end if champion_end is not None else np.ones(len(origins), bool)
+    if finetune or champion_model is None or unseen.sum() >= FAIR_ORIGINS:
+        judged = unseen if unseen.any() else ~unseen
+        compared = candidate_errors[:, judged]
+    else:  # the champion knows these actuals: only what has learnt from them too is its equal
+        judged, compared = np.ones(len(origins), bool), residuals(model, window, origins)
+    compared_mae = _mean_absolute(compared)
     champion_mae = _mean_absolute(champion_errors[:, judged])
 
     lead_mae = _positive(_mean_absolute_per_lead(candidate_errors), window)
@@ -128,21 +140,16 @@ def train(
     if finetune and champion is not None and len(origins) < FAIR_ORIGINS:
         champion_rows = champion.take(window.fingerprints)  # too few residuals to replace what a full training measured
         lead_mae, offsets = champion_rows.mae, champion_rows.offsets
-    model = fit(window)
-    failed |= model.errors
     finite = np.isfinite(model.predict_window(window.newest(model.context_steps), horizon)).all(axis=1)
     failed |= model.errors
     finite &= ~np.isin(window.fingerprints, list(failed))
-    better = ~known | ~np.isfinite(champion_mae) | (mae <= champion_mae)
+    better = ~known | ~np.isfinite(champion_mae) | (compared_mae <= champion_mae)
     if drifted is not None:
         better |= drifted
-    fitted = Fitted(
-        model,
-        np.full(len(window.fingerprints), version, np.int32),
-        offsets,
-        lead_mae,
-    )
-    return Candidate(fitted, finite & better, mae, champion_mae, intervals.coverage(candidate_errors, offsets), failed)
+    fitted = Fitted(model, np.full(len(window.fingerprints), version, np.int32), offsets, lead_mae)
+    mae = _mean_absolute(candidate_errors)
+    coverage = _cross_coverage(candidate_errors, level)
+    return Candidate(fitted, finite & better, mae, compared_mae, champion_mae, coverage, failed)
 
 
 def residuals(model: BatchModel, window: Window, origins: IntArray, failed: dict[int, str] | None = None) -> FloatArray:
@@ -183,13 +190,29 @@ def _known(champion: Fitted | None, window: Window) -> NDArray[np.bool_]:
     return np.isin(window.fingerprints, champion.model.fingerprints)
 
 
-def _fair(window: Window, origins: IntArray, champion_end: int | None) -> NDArray[np.bool_]:
-    """Origins after what the champion was fitted on, if there are enough of them; else all."""
-    every = np.ones(len(origins), bool)
-    if champion_end is None:
-        return every
-    after = window.timestamps[origins] >= champion_end
-    return after if after.sum() >= FAIR_ORIGINS else every
+def _unseen_origins(window: Window, champion_end: int, lookback: int, horizon: int) -> IntArray:
+    """Origins from which neither the champion nor the validation has seen what came; as dense as FAIR_ORIGINS wants."""
+    last = len(window.timestamps) - horizon - 1
+    first = max(int(np.searchsorted(window.timestamps, champion_end)), lookback - 1)
+    if first > last:
+        return np.empty(0, np.int64)
+    return np.unique(np.linspace(first, last, 2 * FAIR_ORIGINS).round().astype(np.int64))
+
+
+def _cross_coverage(errors: FloatArray, level: float) -> float:
+    """Share of actuals inside bounds that were calibrated on the other half of the origins; NaN with too few of them.
+
+    On the residuals they were calibrated on, bounds hold what they promise by construction.
+    """
+    middle = errors.shape[1] // 2  # older and newer half: neighbouring origins share most of their actuals
+    halves = errors[:, :middle], errors[:, middle:]
+    if errors.shape[1] < 4:
+        return float("nan")
+    held = [
+        intervals.coverage(measured, intervals.offsets(calibrated, level))
+        for calibrated, measured in (halves, halves[::-1])
+    ]
+    return float(np.mean(held))
 
 
 def _mean_absolute(errors: FloatArray) -> FloatArray:

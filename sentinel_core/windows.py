@@ -46,7 +46,7 @@ class Window:
         """A span of time, by column index."""
         return replace(self, timestamps=self.timestamps[span], values=self.values[:, span])
 
-    def rows(self, index: Sequence[int] | IntArray | NDArray[np.bool_]) -> "Window":
+    def rows(self, index: Sequence[int] | slice | IntArray | NDArray[np.bool_]) -> "Window":
         """Some series, by ascending row index or by mask."""
         return replace(self, fingerprints=self.fingerprints[index], values=self.values[index])
 

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -10,7 +10,7 @@ from functools import partial, reduce
 import numpy as np
 
 from sentinel_core import drift, plots, registry, training
-from sentinel_core.actions import COLD_START, FINETUNE, RETRAIN
+from sentinel_core.actions import COLD_START, DECIDED, FINETUNE, PERSON, RETRAIN
 from sentinel_core.config import WatchConfig
 from sentinel_core.durations import parse_duration
 from sentinel_core.errors import ModelError, SentinelError, TransientSourceError
@@ -48,18 +48,28 @@ class _Task:
 
 
 def train(
-    context: Context, slugs: Sequence[str], *, kind: str, reason: str, run_id: str | None = None
+    context: Context,
+    slugs: Sequence[str],
+    *,
+    kind: str,
+    reason: str,
+    cause: str = PERSON,
+    run_id: str | None = None,
 ) -> list[TrainingReport]:
     """Train each watch and report on each; a watch that fails leaves what serves untouched and stops no other.
 
     kind: cold_start (series that no version has learnt), finetune or retrain
+    cause: who asks. On behalf of a decision only watches whose decision still waits for it are trained; the others'
+    reports are `skipped`
     """
     reports = []
     for watch in context.chosen(slugs):
         watch_id = context.watch_ids()[watch.slug]
-        with deciding.leased(context, watch_id, kind, reason, run_id) as lease:
+        with deciding.leased(context, watch_id, kind, reason, cause, run_id) as lease:
             if lease is None:
-                reports.append(_nothing(watch, kind, reason, "another run is training it"))
+                skipped = cause in DECIDED
+                detail = "its decision was answered meanwhile" if skipped else "another run is training it"
+                reports.append(replace(_nothing(watch, kind, reason, detail), skipped=skipped))
                 continue
             began = context.clock()
             try:
@@ -142,7 +152,7 @@ def _choose(
     known = np.isin(live, champion[0].model.fingerprints)
     if kind == COLD_START:
         return np.intersect1d(live, np.union1d(live[~known], _unlearnt(context, watch, watch_id))), kind
-    if lease.reason in ("low drift", "high drift"):
+    if lease.cause == "drift":
         severity = drifting(context, watch, champion[0], end)
         at_least = drift.HIGH if kind != FINETUNE else drift.LOW
         return np.intersect1d(live, champion[0].model.fingerprints[severity >= at_least]), kind
@@ -161,23 +171,44 @@ def _unlearnt(context: Context, watch: WatchConfig, watch_id: int) -> IntArray:
     return unique(rows["fp"][rows["version"] <= NAIVE])
 
 
-def _fit(context: Context, task: _Task) -> tuple[list[tuple[Window, Candidate]], int, Window | None]:
-    """Fit block by block, so that memory is bounded by the block and not by the number of series."""
-    watch = task.watch
-    champion = task.champion
-    finetune = task.kind == FINETUNE
-    start = task.start
-    if finetune and champion is not None:
+def _blocks(context: Context, task: _Task) -> Iterator[tuple[IntArray, int, int | None]]:
+    """Series to fit at once, the start of their window, and how far their champion has seen.
+
+    Memory is bounded by the block and not by the number of series. A finetune continues each series from where the
+    version that last fitted it stopped, which may be older than the one that serves.
+    """
+    watch, champion = task.watch, task.champion
+    with context.store.database.read() as conn:
+        first_sample = watch_store.first_sample(conn, task.watch_id)
+        ends = {version.version: version.span_end for version in registry.versions(conn, task.watch_id)}
+    start = task.start if first_sample is None else max(task.start, first_sample)  # "7d, or what there is"
+    groups: list[tuple[IntArray, int, int | None]] = []
+    if champion is None:
+        groups.append((task.fingerprints, start, None))
+    elif task.kind != FINETUNE:
+        groups.append((task.fingerprints, start, champion[1].span_end))
+    else:
+        versions = champion[0].take(task.fingerprints).versions
         context_steps = max(champion[0].model.context_steps, 2 * watch.lookback_steps) + watch.horizon_steps
-        start = max(start, champion[1].span_end - context_steps * watch.step_seconds)
+        for version in unique(versions.astype(np.int64)).tolist():
+            seen = ends.get(version, champion[1].span_end)
+            begin = max(start, seen - context_steps * watch.step_seconds)
+            groups.append((task.fingerprints[versions == version], begin, seen))
+    for fingerprints, begin, champion_end in groups:
+        size = max(1, BLOCK_SAMPLES // ((task.end - begin) // watch.step_seconds + 1))
+        for first in range(0, len(fingerprints), size):
+            yield fingerprints[first : first + size], begin, champion_end
+
+
+def _fit(context: Context, task: _Task) -> tuple[list[tuple[IntArray, Candidate]], int, Window | None]:
+    """Fit every block: candidates with their series, the first timestamp used, and a few series to draw."""
+    watch, champion = task.watch, task.champion
     severity = np.zeros(0, np.int8)
     if champion is not None:
         severity = drifting(context, watch, champion[0], task.end)
-    size = max(1, BLOCK_SAMPLES // ((task.end - start) // watch.step_seconds + 1))
-    candidates: list[tuple[Window, Candidate]] = []
+    candidates: list[tuple[IntArray, Candidate]] = []
     trained_start, sample = task.end, None
-    for first in range(0, len(task.fingerprints), size):
-        block = task.fingerprints[first : first + size]
+    for block, start, champion_end in _blocks(context, task):
         window = windows_store.read_window(context.store, watch.step_seconds, block, start, task.end)
         ready = training.enough_samples(window, watch.lookback_steps, watch.horizon_steps)
         if not ready.any():
@@ -190,28 +221,31 @@ def _fit(context: Context, task: _Task) -> tuple[list[tuple[Window, Candidate]],
             drifted |= champion[1].spec_digest != watch.spec_digest or champion[1].version != task.parent
         candidates.append(
             (
-                window,
+                window.fingerprints,
                 training.train(
                     lambda: catalogue.build(watch),
                     window,
                     version=0,
                     level=watch.level,
                     champion=None if champion is None else champion[0],
-                    champion_end=None if champion is None else champion[1].span_end,
+                    champion_end=champion_end,
                     drifted=drifted,
-                    finetune=finetune,
+                    finetune=task.kind == FINETUNE,
                 ),
             )
         )
         trained_start = min(trained_start, int(window.timestamps[0]))
-        sample = window if sample is None else sample
+        if sample is None:
+            steps = max(6 * watch.lookback_steps, 24 * watch.horizon_steps)
+            few = window.rows(slice(plots.MAX_PANELS)).newest(steps)
+            sample = replace(few, values=few.values.copy())  # a view would hold the whole block until it is drawn
     return candidates, trained_start, sample
 
 
 def _conclude(
     context: Context,
     task: _Task,
-    candidates: Sequence[tuple[Window, Candidate]],
+    candidates: Sequence[tuple[IntArray, Candidate]],
     trained_start: int,
     sample: Window | None,
     lease: deciding.Lease,
@@ -225,12 +259,14 @@ def _conclude(
         members = watch_store.series_of(conn, [task.watch_id], live_only=False)
     since = task.end - REMEMBERED_SECONDS
     remembered = [m.fingerprint for m in members if m.vanished_at is None or m.vanished_at > since]
-    accepted = [(c.fitted.take(w.fingerprints[c.accepted]), c) for w, c in candidates if c.accepted.any()]
-    refitted = sum(len(fitted.versions) for fitted, _ in accepted)
-    total = sum(len(window.fingerprints) for window, _ in candidates)
+    accepted = [c.fitted.take(fingerprints[c.accepted]) for fingerprints, c in candidates if c.accepted.any()]
+    refitted = sum(len(fitted.versions) for fitted in accepted)
+    total = sum(len(fingerprints) for fingerprints, _ in candidates)
     mae = np.concatenate([c.mae for _, c in candidates])
-    champion_mae = np.concatenate([c.champion_mae for _, c in candidates])
-    coverage = float(np.nanmean([c.coverage for _, c in candidates])) if candidates else float("nan")
+    compared_mae = _median(np.concatenate([c.compared_mae for _, c in candidates]))
+    champion_mae = _median(np.concatenate([c.champion_mae for _, c in candidates]))
+    measured = [(c.coverage, len(fingerprints)) for fingerprints, c in candidates if np.isfinite(c.coverage)]
+    coverage = sum(share * n for share, n in measured) / sum(n for _, n in measured) if measured else None
     row = Version(
         watch_id=task.watch_id,
         version=number,
@@ -248,8 +284,8 @@ def _conclude(
         span_start=trained_start,
         span_end=task.end,
         mae=_median(mae),
-        champion_mae=_median(champion_mae),
-        coverage=registry.as_float(coverage),
+        champion_mae=champion_mae,
+        coverage=coverage,
         accepted=bool(accepted),
         run_id=run_id,
         created_at=context.clock(),
@@ -257,7 +293,10 @@ def _conclude(
     errors = {fingerprint: text for _, c in candidates for fingerprint, text in c.errors.items()}
     problem = context.blame(watch, task.watch_id, errors) if errors else None
     if not accepted:
-        detail = f"rejected: no better than {_label(champion)} on the same held-back origins"
+        detail = (
+            f"rejected: no better than {_label(champion)} on the same origins "
+            f"(MAE {compared_mae or np.nan:.4g} against {champion_mae or np.nan:.4g}, median over series)"
+        )
         if not any(np.isfinite(mae)):
             detail = problem = f"rejected: {problem or 'its forecasts are not finite'}"
         with context.store.database.write() as conn:
@@ -266,7 +305,7 @@ def _conclude(
             watch_store.note_errors(conn, "training", {task.watch_id: problem}, context.clock())
             context.count("sentinel_trainings_total", kind=task.kind, outcome="rejected")
         return _report(task, row, lease, promoted=False, detail=detail)
-    fitted = reduce(Fitted.put, [stamped(part, number) for part, _ in accepted])
+    fitted = reduce(Fitted.put, [stamped(part, number) for part in accepted])
     if champion is not None and not spec_changed:
         known = np.intersect1d(champion[0].model.fingerprints, np.array(remembered, np.int64))
         kept = champion[0].take(known)
@@ -274,7 +313,8 @@ def _conclude(
     content, sha256 = registry.dump(fitted, fitted.model.feature_names)
     path = f"models/{watch.slug}/v{number}-{uuid.uuid4().hex[:8]}.joblib"
     context.store.segments.keep(path, content)
-    row = replace(row, path=path, sha256=sha256, bytes=len(content), series=len(fitted.versions))
+    served_mae = _median(fitted.mae.mean(axis=1))  # of all it serves, not only of what this training fitted
+    row = replace(row, path=path, sha256=sha256, bytes=len(content), series=len(fitted.versions), mae=served_mae)
     with context.store.database.write() as conn:
         registry.record(conn, row)
         promoted = registry.promote(
@@ -290,7 +330,7 @@ def _conclude(
         context.count("sentinel_trainings_total", kind=task.kind, outcome="promoted" if promoted else "held")
     # after the commit: a crash in between leaves a file too many, never one too few
     context.store.segments.folder.delete([version.path for version in gone])
-    draw = None if sample is None else partial(_plot, task, candidates[0][1], sample)
+    draw = None if sample is None else partial(_plot, task, candidates[0][1].fitted.take(sample.fingerprints), sample)
     return _report(task, row, lease, promoted=promoted, detail=detail, draw=draw)
 
 
@@ -299,12 +339,8 @@ def stamped(fitted: Fitted, number: int) -> Fitted:
     return replace(fitted, versions=np.full(len(fitted.versions), number, np.int32))
 
 
-def _plot(task: _Task, candidate: Candidate, window: Window) -> bytes:
-    return plots.forecast_png(
-        window.newest(max(6 * task.watch.lookback_steps, 24 * task.watch.horizon_steps)),
-        candidate.fitted,
-        title=f"{task.watch.selector}, {task.kind}",
-    )
+def _plot(task: _Task, fitted: Fitted, window: Window) -> bytes:
+    return plots.forecast_png(window, fitted, title=f"{task.watch.selector}, {task.kind}")
 
 
 def _verdict(task: _Task, refitted: int, total: int, champion: tuple[Fitted, Version] | None, promoted: bool) -> str:
