@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -73,7 +73,7 @@ class Live:
             await asyncio.sleep(POLL_SECONDS)
 
     async def refresh(self) -> None:
-        """Look at the store once; an error becomes `served.problem`."""
+        """Look at the store once; any error becomes `served.problem`, and what was served goes on being served."""
         await self._on_thread(self._refresh)
 
     async def configure(self, config: SentinelConfig) -> None:
@@ -95,14 +95,24 @@ class Live:
         self._thread.shutdown()
 
     def _refresh(self) -> None:
-        now = self._now()
         try:
-            snapshot = self._loader.load(now)
-            problem = None
-        except Exception as error:  # whatever it is, what was served goes on being served, and says so
-            if not isinstance(error, StoreError):
-                logger.exception("the store could not be read")
-            snapshot, problem = self.served.snapshot, str(error) or type(error).__name__
+            now = self._now()
+            try:
+                snapshot, problem = self._loader.load(now), None
+            except Exception as error:
+                snapshot, problem = self.served.snapshot, self._explain(error)
+            self._render(snapshot, problem, now)
+        except Exception as error:  # something in the store that cannot be shown; the next look may find other things
+            self.served = replace(self.served, problem=self._explain(error))
+            self._metrics.store_up.set(0)
+
+    def _explain(self, error: Exception) -> str:
+        problem = str(error) or type(error).__name__
+        if not isinstance(error, StoreError) and problem != self.served.problem:  # once, not at every look
+            logger.error("the store could not be read or shown", exc_info=error)
+        return problem
+
+    def _render(self, snapshot: Snapshot, problem: str | None, now: float) -> None:
         served = self.served
         forecasts, blocks = served.forecasts, tuple(snapshot.forecasts)
         if self._rendered is None or not _same(blocks, self._rendered):

@@ -1,5 +1,6 @@
 """GET /: every watch at a glance, worst first. Server-rendered, from the snapshot; only the plots read the store."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import metadata
@@ -22,6 +23,8 @@ from sentinel_core.emitter.snapshot import Forecasts, WatchView
 from sentinel_core.errors import StoreError
 from sentinel_core.series import Series, quote
 from sentinel_core.windows import FloatArray, IntArray, Window
+
+logger = logging.getLogger(__name__)
 
 CARDS = 20  # a page of a thousand watches would take seconds to make and to read
 CURVES = 3
@@ -222,10 +225,15 @@ class StatusPage:
 
 def _card(watch: WatchView, chosen: Chosen | None, actuals: Window | None, dagster: str, now: float) -> Card:
     state = watch.state
-    plot = None
+    plot, note = None, ""
     if chosen is not None:
         origin = max((block.origin for block in watch.forecasts), default=chosen.end)
-        plot = draw(curves(watch, chosen, actuals), origin)
+        try:
+            plot = draw(curves(watch, chosen, actuals), origin)
+            note = chosen.note if plot else ""
+        except Exception:  # the others' cards are worth more than this one's plot
+            logger.exception("the plot of %s cannot be drawn", watch.config.slug)
+            note = "The plot cannot be drawn; the sidecar's log says why"
     counts = [f"{count:,} {kind}" for kind, count in series_by_state(watch).items() if count]
     return Card(
         watch=watch,
@@ -235,7 +243,7 @@ def _card(watch: WatchView, chosen: Chosen | None, actuals: Window | None, dagst
         tick=f"{age(now - state.last_tick_at)} ago" if state.last_tick_at else "never",
         gauge=drift_gauge(watch),
         plot=plot,
-        shown=chosen.note if chosen else "",
+        shown=note,
         lineage=f"{dagster}/assets/model_versions?view=partitions&partition={quote_url(watch.config.slug)}",
     )
 

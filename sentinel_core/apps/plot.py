@@ -11,6 +11,7 @@ from sentinel_core.windows import FloatArray, IntArray
 
 WIDTH, HEIGHT = 720, 228
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 14, 28  # room for the labels
+_LEAST, _MOST = 1e-290, 1e300  # beyond them the arithmetic of an axis leaves what a float64 can hold
 _TIME_STEPS = (1, 5, 15, 30, 60, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800)
 
 
@@ -65,10 +66,10 @@ class Plot:
 
 
 def draw(curves: Sequence[Curve], origin: int) -> Plot | None:
-    """Lay out some curves on common axes, forecasts starting at `origin`; None where there is no value to draw."""
+    """Lay out some curves on common axes, forecasts starting at `origin`; None without a value, or with absurd ones."""
     values = np.concatenate([part for curve in curves for part in (curve.actual, curve.mean, curve.lower, curve.upper)])
     values = values[np.isfinite(values)]
-    if not len(values):
+    if not len(values) or np.abs(values).max() > _MOST:
         return None
     times = np.concatenate([part for curve in curves for part in (curve.times, curve.ahead)])
     first, last = int(times.min()), int(times.max())
@@ -113,7 +114,7 @@ def _path(x: FloatArray, y: FloatArray) -> str:
     """A path through the finite points, broken at gaps; round line caps make a dot of a point between two gaps."""
     parts, pen_down = [], False
     for at, value in zip(x.tolist(), y.tolist(), strict=True):
-        if math.isnan(value):
+        if not math.isfinite(value):
             pen_down = False
             continue
         parts.append(f"L{at:.1f} {value:.1f}" if pen_down else f"M{at:.1f} {value:.1f}h0")
@@ -135,8 +136,9 @@ def nice_range(low: float, high: float, count: int = 4) -> tuple[float, float, l
     >>> nice_range(3.2, 96.0)
     (0.0, 100.0, [0.0, 20.0, 40.0, 60.0, 80.0, 100.0])
     """
-    if high - low <= 1e-9 * max(abs(low), abs(high)):  # a flat line still needs an axis
-        spread = abs(high) * 0.1 or 1.0
+    largest = max(abs(low), abs(high))
+    if high - low <= max(_LEAST, 1e-9 * largest):  # a flat line still needs an axis
+        spread = 0.1 * largest if largest > _LEAST else 1.0
         low, high = low - spread, high + spread
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
@@ -151,9 +153,15 @@ def axis_texts(marks: Sequence[float]) -> list[str]:
 
     >>> axis_texts([0.0, 500.0, 1000.0]), axis_texts([-0.1, 0.0, 0.1])
     (['0', '0.5k', '1.0k'], ['-0.1', '0', '0.1'])
+    >>> axis_texts([0.0, 5e-21, 1e-20, 1.5e-20])
+    ['0', '5e-21', '1e-20', '1.5e-20']
     """
-    size, letter = _unit(max(abs(mark) for mark in marks))
-    decimals = max(0, -math.floor(math.log10((marks[1] - marks[0]) / size) + 1e-9))
+    highest, step = max(abs(mark) for mark in marks), marks[1] - marks[0]
+    if not 1e-4 <= highest < 1e15:
+        digits = 1 + math.floor(math.log10(highest)) - math.floor(math.log10(step))
+        return [f"{mark:.{digits}g}" for mark in marks]
+    size, letter = _unit(highest)
+    decimals = max(0, -math.floor(math.log10(step / size) + 1e-9))
     return [f"{mark / size:.{decimals}f}{letter}" if mark else "0" for mark in marks]
 
 

@@ -5,7 +5,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import socket
 import sys
 import time
@@ -13,12 +12,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sentinel_core.apps.metrics import Live
 from sentinel_core.apps.page import StatusPage, readme
-from sentinel_core.config import SentinelConfig, config_path, load_config
+from sentinel_core.config import SentinelConfig, config_path, is_loopback, load_config
 from sentinel_core.emitter.self_metrics import SidecarMetrics
 from sentinel_core.emitter.snapshot import SnapshotLoader
 from sentinel_core.errors import ConfigError, SentinelError, ServiceError, StoreError
@@ -76,7 +76,8 @@ def create_app(
         Mount("/static", StaticFiles(packages=[("sentinel_core.apps", "static")])),
     ]
     observed = Middleware(_Observed, metrics=sidecar.metrics)
-    return Starlette(routes=routes, middleware=[observed], lifespan=sidecar.lifespan)
+    guarded = Middleware(_Guarded, private=is_loopback(sidecar.config.bind_address))
+    return Starlette(routes=routes, middleware=[observed, guarded], lifespan=sidecar.lifespan)
 
 
 class _Sidecar:
@@ -128,7 +129,7 @@ class _Sidecar:
 
     async def reload(self, request: Request) -> Response:
         """POST /-/reload, from this machine only: read the configuration file again, or say what is wrong with it."""
-        if not (request.client and _is_loopback(request.client.host)):
+        if not (request.client and is_loopback(request.client.host)):
             return _problem(403, "forbidden", "POST /-/reload is answered on this machine only")
         if self._file is None:
             return _problem(409, "bad_data", "this sidecar was not started from a configuration file")
@@ -162,13 +163,6 @@ def _problem(code: int, kind: str, message: str, **more: Any) -> Response:
     return _json({"status": "error", "errorType": kind, "error": message, **more}, code)
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 class _Observed:
     """Counts and times requests by route, and puts the security headers on every answer."""
 
@@ -197,6 +191,33 @@ class _Observed:
         finally:
             self._metrics.requests.labels(route, str(code)).inc()
             self._metrics.request_seconds.labels(route).observe(time.perf_counter() - started)
+
+
+class _Guarded:
+    """Refuses what a page of another site makes a browser ask: by a name rebound to this machine, or by a POST.
+
+    private: whether only this machine is answered, and so only under its own names
+    """
+
+    def __init__(self, app: ASGIApp, private: bool) -> None:
+        self._app = app
+        self._private = private
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reason = self._refusal(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
+        answer = _problem(403, "forbidden", reason) if reason else self._app
+        await answer(scope, receive, send)
+
+    def _refusal(self, method: str, headers: Headers) -> str | None:
+        try:
+            host = urlsplit(f"//{headers.get('host', '')}").hostname
+        except ValueError:
+            host = "?"
+        if self._private and host and not is_loopback(host):  # none: no browser
+            return "this address answers as localhost only; a proxy before it has to send the header Host: localhost"
+        if method not in ("GET", "HEAD") and headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            return f"a {method} of another site's page is not answered"
+        return None
 
 
 def listen(config: SentinelConfig) -> socket.socket:

@@ -166,6 +166,18 @@ def test_without_samples_the_card_is_there(client: httpx.Client) -> None:
     assert "0% of 30m" in page
 
 
+def test_a_plot_that_cannot_be_drawn_costs_itself(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error while drawing leaves every card there, and says where to look."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("sentinel_core.apps.page.draw", broken)
+    page = client.get("/").text
+    assert len(headings(page)) == 3
+    assert "The plot cannot be drawn; the sidecar&#39;s log says why." in page
+
+
 def test_without_watches_the_page_says_what_to_do(fleet: Fleet) -> None:
     """An empty configuration gives a page that says how to begin."""
     fleet.config = type(fleet.config)(artifact_store=fleet.config.artifact_store)

@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,6 +62,23 @@ def test_everything_stays_inside(actual: list[float], mean: list[float]) -> None
             assert 0 <= float(x) <= WIDTH
             assert 0 <= float(y) <= HEIGHT
     assert len({tick.text for tick in plot.y_ticks}) == len(plot.y_ticks) >= 2
+
+
+@pytest.mark.parametrize("value", [5e-324, 1e-300, 1e-280, 1e-20, 1e16, 1e299])
+def test_values_at_the_ends_of_the_scale(value: float) -> None:
+    """The smallest and largest numbers are drawn like any other, with marks that fit beside the axis."""
+    plot = draw([curve(np.linspace(0, value, 10), np.full(5, -value))], 540)
+    assert plot is not None
+    assert all(len(tick.text) <= 9 for tick in plot.y_ticks)
+    assert len({tick.text for tick in plot.y_ticks}) == len(plot.y_ticks)
+
+
+def test_an_absurd_value_is_not_drawn() -> None:
+    """Where differences overflow there is no plot; an infinity is a gap."""
+    assert draw([curve(np.full(10, 1.7e308), np.full(5, -1.7e308))], 540) is None
+    plot = draw([curve(np.array([1.0, np.inf, *range(8)]), np.arange(5.0))], 540)
+    assert plot is not None
+    assert "inf" not in plot.lines[0].actual
 
 
 @given(st.floats(-1e15, 1e15), st.floats(0, 1e15))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 
 from sentinel_core.apps.sidecar import create_app, listen
 from sentinel_core.config import SentinelConfig, WatchConfig
+from sentinel_core.emitter.exposition import ForecastRenderer
 from sentinel_core.errors import ConfigError, ServiceError, StoreError
 from tests.apps.server import eventually, free_port, running
 from tests.emitter.fleet import NOW, Fleet, Issue, many
@@ -183,11 +185,52 @@ def test_reload_only_from_this_machine(fleet: Fleet) -> None:
 
     async def ask(address: str) -> int:
         transport = httpx.ASGITransport(create_app(fleet.config, fleet.store, status=no_status), client=(address, 1))
-        async with httpx.AsyncClient(transport=transport, base_url="http://sentinel") as client:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return (await client.post("/-/reload")).status_code
 
     assert asyncio.run(ask("10.1.2.3")) == 403
     assert asyncio.run(ask("::1")) == 409
+
+
+@pytest.mark.parametrize(
+    ("bind_address", "host", "code"),
+    [
+        ("127.0.0.1", "localhost:8080", 200),
+        ("127.0.0.1", "127.0.0.1:8080", 200),
+        ("127.0.0.1", "[::1]:8080", 200),
+        ("127.0.0.1", "rebound.example:8080", 403),
+        ("127.0.0.1", "[nonsense", 403),
+        ("0.0.0.0", "sentinel.example:8080", 200),
+    ],
+)
+def test_on_loopback_only_own_names_are_answered(fleet: Fleet, bind_address: str, host: str, code: int) -> None:
+    """A name of somebody else's that was made to point at this machine reads nothing of a private sidecar."""
+    app = create_app(replace(fleet.config, bind_address=bind_address), fleet.store, status=no_status)
+    with running(app) as client:
+        assert client.get("/-/healthy", headers={"host": host}).status_code == code
+
+
+@pytest.mark.parametrize(
+    ("site", "code"), [("cross-site", 403), ("same-site", 403), ("same-origin", 409), ("none", 409)]
+)
+def test_another_sites_page_cannot_post(client: httpx.Client, site: str, code: int) -> None:
+    """A POST that a browser sends for another site's page is refused; links from anywhere still lead here."""
+    assert client.post("/-/reload", headers={"sec-fetch-site": site}).status_code == code
+    assert client.get("/-/healthy", headers={"sec-fetch-site": site}).status_code == 200
+
+
+def test_what_cannot_be_rendered_is_survived(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error behind the reading is said like one of the store, and the refreshing goes on after it."""
+    monkeypatch.setattr(ForecastRenderer, "render", _raise)
+    with running(create_app(fleet.config, fleet.store, status=no_status)) as client:
+        eventually(lambda: "it broke" in client.get("/-/ready").text)
+        assert "sentinel_store_up 0.0" in client.get("/metrics").text
+        monkeypatch.undo()
+        eventually(lambda: "sentinel_store_up 1.0" in client.get("/metrics").text)
+
+
+def _raise(*_: object) -> None:
+    raise ArithmeticError("it broke")
 
 
 def test_an_unusable_file_is_said_at_once(fleet: Fleet, tmp_path: Path) -> None:
