@@ -6,7 +6,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sentinel_core import __version__
 from sentinel_core.config import SentinelConfig, config_path, load_config
@@ -145,15 +147,19 @@ def _reload(arguments: argparse.Namespace) -> int:
     if file is None:
         raise ConfigError(["there is no sentinel.toml here; name the file with --config"])
     config = load_config(file)
-    applied = applied_path(config)
-    before = load_config(applied) if applied.exists() else None
-    write_applied(config)
-    reached = []
-    if before is not None:  # the addresses of what runs are those that were applied
+    if (before := _applied(config)) is not None:
         print("\n".join(describe_changes(before, config)) or "nothing has changed")
-        reached = [_reload_sidecar(before), _reload_dagster(before)]
-    if not any(reached):
+    # What runs keeps its addresses and its stores until the next `up`: the rest must find it, and its data, there.
+    running = replace(config, **_needing_restart(config))
+    reached = {"the sidecar": False, "Dagster": False}
+    if applied_path(config).exists():
+        write_applied(running)
+        reached = {"the sidecar": _reload_sidecar(running), "Dagster": _reload_dagster(running)}
+    if not any(reached.values()):
         print("Sentinel does not run on this store; the configuration takes effect with the next `sentinel up`")
+        return 0
+    for name in (name for name, answered in reached.items() if not answered):
+        _warn(f"{name} does not answer, and has the new configuration once it is started again")
     return 0
 
 
@@ -237,8 +243,26 @@ def _chosen(arguments: argparse.Namespace) -> tuple[Sentinel, str]:
 def _running(arguments: argparse.Namespace) -> SentinelConfig:
     """The configuration that was applied to the store, which is what runs; the file's where none was."""
     config = load_config(arguments.config)
-    applied = applied_path(config)
-    return load_config(applied) if applied.exists() else config
+    return _applied(config) or replace(config, **_needing_restart(config))
+
+
+def _applied(config: SentinelConfig) -> SentinelConfig | None:
+    """What was applied to the store; None where nothing was, or where it does not hold any more, which is said."""
+    path = applied_path(config)
+    try:
+        return load_config(path) if path.exists() else None
+    except ConfigError as error:  # a model's class was renamed, or another release wrote it
+        _warn(f"what was applied does not hold any more, and gives way to the configuration as it is now; {error}")
+        return None
+
+
+def _needing_restart(config: SentinelConfig) -> dict[str, Any]:
+    """The applied values of what no reload changes, from a file that need not hold as a whole."""
+    try:
+        settings = json.loads(applied_path(config).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {name: settings[name] for name in NEEDS_RESTART if name in settings}
 
 
 def _warn(line: str) -> None:

@@ -3,11 +3,14 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from sentinel_core.config import SentinelConfig, WatchConfig
 from sentinel_core.errors import ConfigError, RegistryError, ServiceError
-from sentinel_core.series import Selector
+from sentinel_core.series import Matcher, Selector, unescape
 from sentinel_core.workspace import applied_path
 
 if TYPE_CHECKING:
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from sentinel_core.pipeline.reports import ActivationReport
     from sentinel_core.supervisor import Supervisor
 
-_MATCHER = re.compile(r'\s*(\w+)\s*(=~|!~|!=|=)\s*"((?:[^"\\]|\\.)*)"\s*(?:,|$)')
+_MATCHER = re.compile(r"""\s*(\w+)\s*(=~|!~|!=|=)\s*(["'])((?:\\.|(?!\3)[^\\])*)\3\s*(?:,|(?=\}))\s*""", re.DOTALL)
 
 
 class Sentinel:
@@ -93,8 +96,20 @@ class Sentinel:
     def _engine(self) -> Iterator["Engine"]:
         from sentinel_core.pipeline import Engine  # here: the model libraries take a second to import
 
-        with Engine.open(self.config) as engine:
+        with self._readable() as config, Engine.open(config) as engine:
             yield engine
+
+    @contextmanager
+    def _readable(self) -> Iterator[SentinelConfig]:
+        """The configuration; with an empty store that goes away again where asking would make the first file of one."""
+        from sqlalchemy import make_url
+
+        url = make_url(self.config.resolved_sql_url)
+        if url.get_backend_name() != "sqlite" or Path(url.database or "").exists():
+            yield self.config
+            return
+        with TemporaryDirectory() as folder:
+            yield replace(self.config, artifact_store=folder, sql_url=None, data_url=None)
 
     def _choose(self, metric: str | None, labels: Mapping[str, str] | None, slug: str | None) -> WatchConfig:
         if slug is not None:
@@ -150,9 +165,13 @@ def find_watch(config: SentinelConfig, text: str) -> WatchConfig:
 
 def _canonical(text: str) -> str:
     """A selector as typed, with its labels in canonical order; other text as it is."""
-    name, brace, inner = text.strip().rstrip("}").partition("{")
-    labels: dict[str, Any] = {
-        found[1]: (found[2] if found[2] != "=" else "") + re.sub(r"\\(.)", r"\1", found[3])
-        for found in _MATCHER.finditer(inner)
-    }
-    return str(Selector.of(name.strip(), labels)) if brace else text.strip()
+    name, brace, inner = text.strip().partition("{")
+    if not brace:
+        return name
+    matchers, place = [], 0
+    while found := _MATCHER.match(inner, place):
+        matchers.append(Matcher(found[1], found[2], unescape(found[4])))
+        place = found.end()
+    if inner[place:].strip() != "}":
+        raise ConfigError([f'{text} is not a selector; write metric{{label="value"}}, in quotes for the shell'])
+    return str(Selector(name.strip(), tuple(sorted(matchers, key=lambda matcher: matcher.label))))

@@ -111,12 +111,14 @@ class Supervisor:
         if self._commands is not None:
             return list(self._commands)
         from sentinel_core.storage.database import Database  # here: SQLAlchemy is slow to import
+        from sentinel_core.storage.segments import SegmentStore
 
         database = Database(self.config.resolved_sql_url)
         held.callback(database.close)
         database.migrate()
         if not database.is_sqlite:
             held.enter_context(_sole_user(database))
+        SegmentStore(database, self.config.resolved_data_url).require_files()
         self._reconcile()
         dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
         dagster += ["-h", self.config.bind_address, "-p", str(self.config.dagster_port)]

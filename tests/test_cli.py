@@ -194,6 +194,7 @@ def test_status_before_anything_ran() -> None:
     """Every watch is listed, not ready, with nothing serving; --json is for machines."""
     write('metric = "up"')
     done = sentinel("status")
+    assert not Path("sentinel_artifacts").exists()  # asking leaves nothing behind
     assert (done.returncode, done.stdout.splitlines()[:2]) == (0, ["up", "  nothing serves yet; 0 series; not ready"])
     found = json.loads(sentinel("status", "--json").stdout)
     assert (found["up"]["ready"], found["up"]["active_version"], found["up"]["buffer_fill"]) == (False, None, 0.0)
@@ -234,6 +235,7 @@ def test_watches_are_found_by_selector_slug_or_name() -> None:
     config = SentinelConfig(watches=[one, two, twin])
     for text in ('up{ job="api", env!="test" }', one.selector, one.slug, "up"):
         assert find_watch(config, text) is one
+    assert find_watch(config, "up{env!='test',job='api',}") is one
     assert find_watch(config, two.selector) is two
     assert find_watch(config, "down") is twin
     with pytest.raises(ConfigError, match="no watch is sideways"):
@@ -241,6 +243,21 @@ def test_watches_are_found_by_selector_slug_or_name() -> None:
     far = WatchConfig(metric="up", model_class=MODEL, labels=one.labels, horizon="1h")
     with pytest.raises(ConfigError, match=f"means 2 watches; name one by its slug: {one.slug}, {far.slug}"):
         find_watch(SentinelConfig(watches=[one, far]), one.selector)
+
+
+@pytest.mark.parametrize("text", ["m{job=api}", 'm{job="api"', "m{", 'm{job="api"}x', 'm{job="api" env="x"}', "m}"])
+def test_a_selector_that_is_misspelt_means_no_watch(text: str) -> None:
+    """A part that cannot be read is an error: without it the selector would mean another watch."""
+    config = SentinelConfig(watches=[WatchConfig(metric="m", model_class=MODEL, labels={"job": "web"})])
+    with pytest.raises(ConfigError, match=r"is not a selector|no watch is"):
+        find_watch(config, text)
+
+
+def test_escapes_in_a_selector_are_read() -> None:
+    """A label's line break, quote and backslash are written as PromQL writes them."""
+    watch = WatchConfig(metric="m", model_class=MODEL, labels={"path": 'a\n"b"\\n'})
+    other = WatchConfig(metric="m", model_class=MODEL)
+    assert find_watch(SentinelConfig(watches=[watch, other]), watch.selector).labels == watch.labels
 
 
 def test_versions_are_written_as_people_do() -> None:
@@ -353,9 +370,49 @@ def test_reload_while_nothing_runs_says_when_it_takes_effect() -> None:
     """Without a running Sentinel the change waits for the next start."""
     write('metric = "up"', emitter_port=free_port(), dagster_port=free_port())
     for applied_before in (False, True):
+        if applied_before:
+            write_applied(load_config())
         done = sentinel("reload")
         assert (done.returncode, "nothing has changed" in done.stdout) == (0, applied_before)
         assert "takes effect with the next `sentinel up`" in done.stdout
+
+
+def test_reload_leaves_addresses_and_stores_of_what_runs(fake: Callable[..., Fake]) -> None:
+    """A changed port or store waits for the next `up`: until then every command finds what runs, and its data."""
+    sidecar, dagster = fake(lambda asked: {"status": "success"}), fake(dagster_answers)
+    write('metric = "up"', emitter_port=sidecar.port, dagster_port=dagster.port)
+    before = load_config()
+    write_applied(before)
+    write('metric = "new"', emitter_port=free_port(), dagster_port=free_port(), data_url="file:///elsewhere")
+    for _ in range(2):
+        done = sentinel("reload")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("(from the next `sentinel up`)") == 3
+        assert done.stdout.endswith("the sidecar has it\nDagster has it\n")
+    applied = load_config(applied_path(before))
+    assert [watch.metric for watch in applied.watches] == ["new"]
+    assert (applied.sidecar_url, applied.dagster_url) == (before.sidecar_url, before.dagster_url)
+    assert applied.resolved_data_url == before.resolved_data_url
+    sidecar.close()
+    done = sentinel("reload")
+    assert (done.returncode, done.stdout.endswith("\nDagster has it\n")) == (0, True)
+    assert done.stderr.startswith("sentinel: the sidecar does not answer")
+
+
+def test_an_applied_configuration_that_does_not_hold_gives_way(fake: Callable[..., Fake]) -> None:
+    """After a model's class was renamed every command works with the file's watches at the applied addresses."""
+    sidecar = fake(lambda asked: {"status": "success"})
+    write('metric = "up"', emitter_port=sidecar.port, dagster_port=free_port())
+    applied = write_applied(load_config())
+    applied.write_text(applied.read_text().replace(MODEL, "RenamedModel"))
+    write('metric = "up"\nhistory = "1d"', emitter_port=free_port(), dagster_port=free_port())
+    done = sentinel("status")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "up")
+    assert done.stderr.startswith("sentinel: what was applied does not hold any more")
+    done = sentinel("reload")
+    assert (done.returncode, done.stdout) == (0, "the sidecar has it\n")
+    assert load_config(applied).emitter_port == sidecar.port
+    assert load_config(applied).watches[0].history == "1d"
 
 
 def test_reload_needs_a_file() -> None:

@@ -17,7 +17,6 @@ from sentinel_core.storage.store import Store
 from sentinel_core.windows import IntArray, unique
 
 FORECAST_COLUMNS = tuple(DATASETS["forecasts"])
-SCORE_COLUMNS = tuple(DATASETS["scores"])
 LIVE, REPLAY = 0, 1
 DAY_SECONDS = 86_400
 
@@ -41,7 +40,7 @@ def write_forecasts(
 def write_scores(
     store: Store, step_seconds: int, columns: Mapping[str, NDArray[Any]], *, now: float | None = None
 ) -> Pending:
-    """Put scores on the disk (columns of SCORE_COLUMNS, any row order): one file per UTC day."""
+    """Put scores on the disk (columns of the dataset `scores`, any row order): one file per UTC day."""
     return _write(store, "scores", step_seconds, columns, np.asarray(columns["ts"], np.int64) // DAY_SECONDS, now)
 
 
@@ -96,7 +95,7 @@ def read_segment(
 def read_scores(
     store: Store, step_seconds: int, ts0: int, ts1: int, *, fingerprints: Sequence[int] | IntArray | None = None
 ) -> Columns:
-    """Return the scores of [ts0, ts1], SCORE_COLUMNS, the newest of each key, sorted by (ts, watch, fp)."""
+    """Return the scores of [ts0, ts1], the newest of each key, sorted by (ts, watch, fp)."""
     condition = "ts between ? and ?"
     if fingerprints is not None:
         condition += f" and list_contains({_listed(fingerprints)}, fp)" if len(fingerprints) else " and false"

@@ -53,6 +53,7 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
 ROW_GROUPS = {"windows": 122_880, "forecasts": 20_480, "scores": 122_880}
 GRACE_SECONDS = 3600.0  # a reader that listed a file has this long to open it
 _IN_LIST = 1000  # values in one IN (…): far below SQLite's limit
+_PROBED = 5  # of the newest files; one or two may be lost to a crash or to a person
 _ATTEMPTS = 5  # of a read whose files are compacted and collected under it
 
 T = TypeVar("T")
@@ -100,15 +101,6 @@ class Pending:
     def joined(cls, pendings: Iterable["Pending"], created_at: float) -> "Pending":
         """Make one of several."""
         return cls(tuple(part for pending in pendings for part in pending.parts), created_at)
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a dataset holds."""
-
-    segments: int
-    rows: int
-    bytes: int
 
 
 class SegmentGoneError(ConflictError):
@@ -277,12 +269,17 @@ class SegmentStore:
                 connection.execute(table.delete().where(table.c.id.in_(ids)))
         return len(dropped)
 
-    def usage(self) -> dict[str, Usage]:
-        """Return what each dataset holds, dropped files not counted."""
-        sums = (sa.func.count(), sa.func.sum(table.c.rows), sa.func.sum(table.c.bytes))
-        query = sa.select(table.c.dataset, *sums).where(table.c.dropped_at.is_(None)).group_by(table.c.dataset)
+    def require_files(self) -> None:
+        """Raise StoreError where the newest files are all elsewhere: data_url has changed, and they have not moved."""
+        query = sa.select(table.c.path).where(table.c.dropped_at.is_(None)).order_by(table.c.id.desc()).limit(_PROBED)
         with self.database.read() as connection:
-            return {dataset: Usage(n, int(rows), int(size)) for dataset, n, rows, size in connection.execute(query)}
+            newest = connection.execute(query).scalars().all()
+        with self._translated():
+            if newest and not any(map(self.folder.exists, newest)):
+                raise StoreError(
+                    f"{self.folder.url} has none of the files that {self.database.shown_url} names: "
+                    "move them there, or set data_url (or artifact_store) back to where they are"
+                )
 
     def close(self) -> None:
         """Free the query engine."""

@@ -5,7 +5,7 @@ import pytest
 
 from sentinel_core.storage import compaction, forecast_store, watch_store, windows_store
 from sentinel_core.storage.compaction import Compaction, compact, mergeable
-from sentinel_core.storage.segments import Pending, Segment
+from sentinel_core.storage.segments import DATASETS, Pending, Segment
 from sentinel_core.storage.store import Store
 from sentinel_core.windows import Window
 from tests.storage.samples import DAY, START, STEP, commit, forecasts, window
@@ -212,4 +212,4 @@ def test_retention_drops_whole_days_and_what_was_covered(store: Store) -> None:
     with store.database.read() as connection:
         assert watch_store.coverage(connection, watch) == [(START + DAY, START + DAY + HOUR)]
     done = compact(store, START + 20 * DAY, window_retention_seconds=2 * DAY, forecast_retention_seconds=10 * DAY)
-    assert store.segments.usage() == {}
+    assert [store.segments.segments(dataset) for dataset in DATASETS] == [[], [], []]

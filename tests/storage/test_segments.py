@@ -14,7 +14,7 @@ from sentinel_core.errors import ConflictError, StoreError
 from sentinel_core.storage import windows_store
 from sentinel_core.storage.data_folder import LocalFolder
 from sentinel_core.storage.schema import segments as table
-from sentinel_core.storage.segments import Pending, SegmentGoneError
+from sentinel_core.storage.segments import Pending, SegmentGoneError, SegmentStore
 from sentinel_core.storage.store import Store
 from tests.storage.samples import NOW, START, STEP, commit, window
 
@@ -243,13 +243,14 @@ def test_a_state_never_names_a_collected_segment(store: Store) -> None:
         assert connection.execute(sa.text("select forecast_segment_id from watch_state")).scalar_one() is None
 
 
-def test_usage_counts_what_is_live(store: Store) -> None:
-    """Segments, rows and bytes per dataset, without dropped ones."""
-    (old,) = commit(store, written(store))
-    commit(store, written(store), drop=[old])
-    usage = store.segments.usage()["windows"]
-    assert (usage.segments, usage.rows) == (1, 4)
-    assert usage.bytes > 0
+def test_another_data_url_is_refused_until_the_files_are_there(store: Store, tmp_path: Path) -> None:
+    """A catalogue whose newest files are all elsewhere says where they are missing; without files any place will do."""
+    moved = SegmentStore(store.database, (tmp_path / "elsewhere").as_uri())
+    moved.require_files()
+    commit(store, written(store))
+    store.segments.require_files()
+    with pytest.raises(StoreError, match=r"elsewhere has none of the files .* move them there, or set data_url"):
+        moved.require_files()
 
 
 # ---- disks -----------------------------------------------------------------------------------------------------------
