@@ -23,7 +23,7 @@ class Condition:
 FAILING = Condition(0, "bad", "✕", "failing", "The last attempt failed")
 UNREADABLE = Condition(1, "bad", "✕", "unreadable", "Its newest forecasts cannot be read; older ones are shown")
 DRIFTED = Condition(2, "bad", "▲", "drifted", "Forecasts are far off; a retraining is due")
-LATE = Condition(3, "warn", "◷", "late", "It has not been read for a while; is the scheduler running?")
+LATE = Condition(3, "warn", "◷", "late", "Its forecasts are not up to date; the runs of `tick` in Dagster say why")
 DRIFTING = Condition(4, "warn", "△", "drifting", "Forecasts are getting worse; a finetuning is due")
 WAITING = Condition(5, "wait", "○", "waiting", "Waiting for its first forecast")
 FORECASTING = Condition(6, "good", "●", "forecasting", "Forecasting")
@@ -31,14 +31,14 @@ FORECASTING = Condition(6, "good", "●", "forecasting", "Forecasting")
 
 def condition(watch: WatchView, now: float) -> Condition:
     """The worst thing that can be said of a watch at `now`."""
-    state = watch.state
-    if state.last_error and (state.last_tick_at is None or (state.last_error_at or 0) >= state.last_tick_at):
+    state, fresh_at = watch.state, watch.state.fresh_at
+    if state.last_error and (fresh_at is None or (state.last_error_at or 0) >= fresh_at):
         return FAILING
     if watch.unreadable:
         return UNREADABLE
     if state.severity == "high":
         return DRIFTED
-    if state.last_tick_at is not None and now - state.last_tick_at > max(60, LATE_STEPS * watch.config.step_seconds):
+    if fresh_at is not None and now - fresh_at > max(60, LATE_STEPS * watch.config.step_seconds):
         return LATE
     if not watch.forecasts:
         return waiting(watch)
@@ -74,8 +74,8 @@ def sentence(watches: Sequence[WatchView], now: float) -> str:
         state = ("all " if len(watches) > 1 else "") + conditions[0].name
     else:
         state = ", ".join(f"{count}\N{NO-BREAK SPACE}{name}" for name, count in counts.items())
-    ticks = [watch.state.last_tick_at for watch in watches if watch.forecasts and watch.state.last_tick_at]
-    newest = f"; newest forecast {age(now - max(ticks))} ago" if ticks else ""
+    fresh = [watch.state.fresh_at for watch in watches if watch.forecasts and watch.state.fresh_at]
+    newest = f"; newest forecast {age(now - max(fresh))} ago" if fresh else ""
     return f"{plural(len(watches), 'watch', 'watches')}, {plural(series, 'series', 'series')}: {state}{newest}"
 
 

@@ -240,7 +240,7 @@ def _card(watch: WatchView, chosen: Chosen | None, actuals: Window | None, dagst
         condition=condition(watch, now),
         version=version_label(watch.serving[0].version) if watch.serving else None,
         series=f"{state.series_live:,} live" + (f": {', '.join(counts)}" if counts else ""),
-        tick=f"{age(now - state.last_tick_at)} ago" if state.last_tick_at else "never",
+        tick=f"{age(now - state.fresh_at)} ago" if state.fresh_at else "never",
         gauge=drift_gauge(watch),
         plot=plot,
         shown=note,

@@ -89,10 +89,10 @@ def _values(watch: WatchView, now: float) -> dict[str, float | None]:
     """The values of PER_WATCH for one watch, in its order."""
     state = watch.state
     severity = SEVERITIES.index(state.severity) if state.severity in SEVERITIES else None
-    staleness = None if state.last_tick_at is None else max(0.0, now - state.last_tick_at)
+    staleness = None if state.fresh_at is None else max(0.0, now - state.fresh_at)
     origin = max((block.origin for block in watch.forecasts), default=None)
     version, pinned = (watch.serving[0].version, watch.serving[0].pinned) if watch.serving else (None, False)
-    values = (state.last_tick_at, staleness, origin, state.buffer_fill, version, pinned)
+    values = (state.fresh_at, staleness, origin, state.buffer_fill, version, pinned)
     return dict(zip(PER_WATCH, (*values, watch.unreadable is None, state.drift_mae, severity), strict=True))
 
 

@@ -21,7 +21,7 @@ class WatchStatus:
     severity: str
     buffer_fill: float
     series: int
-    last_tick: float | None
+    last_tick: float | None  # that read and forecast it
     staleness_seconds: float | None
     last_error: str | None
 
@@ -48,8 +48,8 @@ def status(context: Context) -> dict[str, dict[str, object]]:
             severity=(None if state is None else state.severity) or "none",
             buffer_fill=0.0 if state is None else state.buffer_fill,
             series=0 if state is None else state.series_live,
-            last_tick=None if state is None else state.last_tick_at,
-            staleness_seconds=None if state is None or state.last_tick_at is None else now - state.last_tick_at,
+            last_tick=None if state is None else state.fresh_at,
+            staleness_seconds=None if state is None or state.fresh_at is None else now - state.fresh_at,
             last_error=None if state is None else state.last_error,
         )
         key = watch.selector if selectors.count(watch.selector) == 1 else f"{watch.selector} ({watch.slug})"

@@ -49,6 +49,16 @@ class WatchState:
     drift_high: int
     drift_scored: int
 
+    @property
+    def fresh_at(self) -> float | None:
+        """When the forecasts were last up to date: the last tick, less what they lag behind the samples that it read.
+
+        Unix seconds by our clock, whatever Prometheus' says. A watch that has nothing to forecast yet does not lag.
+        """
+        if self.last_tick_at is None or self.scraped_until is None or self.forecast_origin is None:
+            return self.last_tick_at
+        return self.last_tick_at - (max(0, self.scraped_until - self.forecast_origin) if self.series_live else 0)
+
 
 @dataclass(frozen=True)
 class Member:

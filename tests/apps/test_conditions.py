@@ -34,6 +34,12 @@ def view(*, forecast: bool = True, unreadable: str | None = None, **state: Any) 
         (view(severity="low"), "drifting"),
         (view(severity="high"), "drifted"),
         (view(last_tick_at=NOW - 181), "late"),
+        (view(scraped_until=9960, forecast_origin=9900), "forecasting"),  # its tick is under way
+        (view(scraped_until=9960, forecast_origin=9780), "late"),
+        (
+            view(scraped_until=9960, forecast_origin=9780, last_error="forecast: full", last_error_at=NOW - 20),
+            "failing",
+        ),
         (view(unreadable="a file is gone"), "unreadable"),
         (view(last_error="refused", last_error_at=NOW), "failing"),
         (view(last_error="refused", last_error_at=NOW - 60), "forecasting"),
@@ -66,6 +72,7 @@ def test_what_a_watch_waits_for(watch: WatchView, words: str) -> None:
         ([view(), view()], "2 watches, 2 series: all forecasting; newest forecast 12 s ago"),
         ([view(), view(severity="high")], "2 watches, 2 series: 1 drifted, 1 forecasting; newest forecast 12 s ago"),
         ([view(forecast=False)], "1 watch, 1 series: waiting"),
+        ([view(scraped_until=9960, forecast_origin=9360)], "1 watch, 1 series: late; newest forecast 10 min ago"),
     ],
 )
 def test_everything_in_one_sentence(watches: list[WatchView], said: str) -> None:

@@ -84,6 +84,15 @@ def test_the_state_of_a_watch() -> None:
     assert found["sentinel_watch_info"] == [(slug | info, 1.0)]
 
 
+def test_a_watch_that_is_read_but_not_forecast_is_stale() -> None:
+    """Staleness counts from the tick that forecast, however often the watch was read since."""
+    read = {"last_tick_at": 990.0, "series_live": 1, "scraped_until": 960}
+    for state, staleness in (({"forecast_origin": 960}, 10.0), ({"forecast_origin": 660}, 310.0), ({}, 10.0)):
+        found = collected(Snapshot((view(**read, **state),)))
+        assert found["sentinel_watch_staleness_seconds"][0][1] == staleness
+        assert found["sentinel_watch_last_success_timestamp_seconds"][0][1] == 1000 - staleness
+
+
 def test_series_are_counted_by_what_forecasts_them() -> None:
     """Fitted, pooled, naive and waiting series add up to the live ones."""
     series = tuple(Series.of("requests", {"i": str(i)}) for i in range(4))
