@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from sentinel_core import forecasts, registry, training
 from sentinel_core.config import WatchConfig
-from sentinel_core.errors import ModelError, SentinelError
+from sentinel_core.errors import ModelError, SentinelError, StoreError
 from sentinel_core.forecasts import Fitted, Forecast
 from sentinel_core.models import catalogue
 from sentinel_core.models.adapter import FiveMethodBatchModel
@@ -47,9 +48,23 @@ def issue_forecasts(
     last one are kept as replays
     mode "replay": every origin in the span, each with the version that served then, or one refitted on data before it
     """
-    if mode == "live":
+    if mode != "live":
+        return _replay(context, start, end, slugs)
+    try:
         return _issue_live(context, slugs)
-    return _replay(context, start, end, slugs)
+    except Exception as error:
+        with suppress(StoreError):  # it may refuse this too
+            _note_failure(context, slugs, _words(error))
+        raise
+
+
+def _note_failure(context: Context, slugs: Sequence[str] | None, problem: str) -> None:
+    """Say of each watch that was left without a forecast of its newest samples why that is."""
+    with context.store.database.write() as conn:
+        states = watch_store.states(conn)
+        left = [states[watch.slug] for watch in context.chosen(slugs) if watch.slug in states]
+        found = {state.watch_id: problem for state in left if state.scraped_until != state.forecast_origin}
+        watch_store.note_errors(conn, "forecast", found, context.clock())
 
 
 def _issue_live(context: Context, slugs: Sequence[str] | None) -> ForecastReport:

@@ -13,7 +13,7 @@ from sentinel_core import WatchConfig
 from sentinel_core.cli import main
 from sentinel_core.errors import StoreError
 from sentinel_core.storage import watch_store
-from tests.apps.server import free_port
+from tests.apps.server import eventually, free_port
 from tests.bad_days.conftest import serving
 from tests.bad_days.doomed import watches
 from tests.moved_world import Clock, World
@@ -100,3 +100,29 @@ def test_a_newer_store_is_left_alone(
     assert "was written by a newer Sentinel (schema 9999, this one knows" in said.err
     assert "upgrade Sentinel, or point artifact_store (sql_url) elsewhere" in said.err
     assert engine.status()["even"]["active_version"] == "v1"
+
+
+def test_forecasts_that_are_not_taken_make_a_watch_late(
+    world: World, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where samples are stored and forecasts are not, status and metrics say how old those are and why."""
+    engine = world.engine(watch())
+    engine.train(engine.sync_watches(), kind="cold_start", reason="test")
+    world.tick(engine)
+
+    def refuse(*_: object) -> None:
+        raise StoreError("the bucket refuses; check its policy")
+
+    with serving(engine) as sidecar:
+        with monkeypatch.context() as broken:
+            broken.setattr("sentinel_core.storage.forecast_store.write_forecasts", refuse)
+            for _ in range(5):
+                with pytest.raises(StoreError, match="the bucket refuses"):
+                    world.tick(engine)
+        status = engine.status()["even"]
+        assert (status["staleness_seconds"], status["series"]) == (300, 2)
+        assert status["last_error"] == "forecast: the bucket refuses; check its policy"
+        eventually(lambda: sidecar.value("sentinel_watch_staleness_seconds{") == 300)
+        world.tick(engine)
+        status = engine.status()["even"]
+        assert (status["staleness_seconds"], status["last_error"]) == (0, None)
