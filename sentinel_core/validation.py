@@ -30,7 +30,7 @@ MAX_STEPS = {
 }
 MAX_SECONDS = 3_660 * 86_400  # ten years: nobody has more, and arithmetic on times stays within 64 bits
 
-_SQL_URL = r"sqlite:////.|postgresql(\+psycopg)?://."
+_SQL_URL = r"sqlite:////.+|postgresql(\+psycopg)?://(?=.)([^@]*@)?(\[[^]]*\]|[^/?:]*)(:(?P<port>\d+))?([/?].*)?"
 _DATA_URL = r"file:///.|s3://[^/]"
 _HOST = re.compile(r"\w[\w.-]*")
 
@@ -180,14 +180,8 @@ def shown_url(url: str) -> str:
 
 
 def _is_database(url: str) -> bool:
-    from sqlalchemy import make_url  # here: most configurations have no sql_url, and it takes a tenth of a second
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        port = make_url(url).port
-    except (ArgumentError, ValueError):
-        return False
-    return bool(re.match(_SQL_URL, url)) and (port is None or 0 < port <= 65_535)
+    found = re.fullmatch(_SQL_URL, url)
+    return found is not None and 1 <= int(found["port"] or 1) <= 65_535
 
 
 def _url_problem(name: str, url: str) -> Iterator[str]:

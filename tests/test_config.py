@@ -247,7 +247,12 @@ def test_hosts_are_written_as_networks_do() -> None:
     """Names with underscores, addresses of both kinds, credentials and a path are good."""
     for url in ("http://my_prom:9090", "https://u:p@p.example.com./prom", "http://[::1]:9090", "http://10.0.0.1"):
         SentinelConfig(prometheus_url=url)
-    SentinelConfig(sql_url="postgresql+psycopg://u:p%40[#@db_1:5432/d")
+    for url in (
+        "postgresql+psycopg://u:p%40[#@db_1:5432/d",
+        "postgresql://u@/d?host=/run/pg",
+        "postgresql://[::1]:1/d",
+    ):
+        SentinelConfig(sql_url=url)
 
 
 def test_a_module_that_exits_is_a_problem_of_its_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
