@@ -15,7 +15,7 @@ from sentinel_core.errors import ConfigError
 from sentinel_core.pipeline.deciding import LEASE_SECONDS
 from sentinel_core.pipeline.reports import TickPlan, TrainingReport
 from sentinel_dagster.assets.models import TRAINING_POOL, ActivationConfig, promotion, training
-from sentinel_dagster.metadata import ACTIVE_MODELS, SCRAPED_WINDOWS, outcomes_table
+from sentinel_dagster.metadata import ACTIVE_MODELS, MODEL_VERSIONS, SCRAPED_WINDOWS, outcomes_table
 from sentinel_dagster.partitions import RANGE_END_TAG, RANGE_START_TAG, WATCHES, hour_key
 from sentinel_dagster.resources import EngineResource
 from sentinel_dagster.retention import KEEP_DAYS, KEEP_HOURLY_DAYS, purge_runs
@@ -23,6 +23,7 @@ from sentinel_dagster.retention import KEEP_DAYS, KEEP_HOURLY_DAYS, purge_runs
 MOST_PLOTS = 20  # a plot is 15 to 30 KB in the event log, which keeps trainings for ever: not for a fleet by cron
 LANE_TAG = "lane"
 RETRY_TAG = "dagster/retry_number"  # on runs that Dagster started again after a crash of their worker
+RETRIED_TAG = "dagster/parent_run_id"  # and which run that was
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -74,10 +75,11 @@ release = dg.define_asset_job(
 
 
 class TrainConfig(dg.Config):
-    """Which watches to train, how, and why."""
+    """Which watches to train, how, and why. For a decision's cause only watches that still wait for it are trained."""
 
     slugs: list[str]
     kind: Literal["cold_start", "finetune", "retrain"] = "retrain"
+    cause: Literal["first", "configuration", "drift", "new_series", "schedule", "person"] = "person"
     reason: str = "launched by hand"
 
 
@@ -89,30 +91,44 @@ class TrainConfig(dg.Config):
 )
 def train_watches(context: dg.OpExecutionContext, config: TrainConfig, engine: EngineResource) -> None:
     """Train a set of watches; the run fails only where every one of them did."""
+    done: set[str] = set()
     if RETRY_TAG in context.run.tags:
         time.sleep(LEASE_SECONDS)  # the worker before was killed: its hold on a watch must lapse first
+        done = trained_by(context.instance, context.run.tags[RETRIED_TAG])
     reports: list[TrainingReport] = []
     context.instance.add_dynamic_partitions(str(WATCHES.name), config.slugs)
     with engine.open_in_background() as core:
-        for slug in config.slugs:  # one at a time: a worker that dies has recorded what it finished
+        for slug in [
+            slug for slug in config.slugs if slug not in done
+        ]:  # one at a time: a worker that dies has recorded what it finished
             try:
-                [report] = core.train([slug], kind=config.kind, reason=config.reason, run_id=context.run.run_id)
+                [report] = core.train(
+                    [slug], kind=config.kind, reason=config.reason, cause=config.cause, run_id=context.run.run_id
+                )
             except ConfigError as error:  # the watch was removed while the run was queued; the others are not
                 context.log.warning("%s", error)
                 continue
             reports.append(report)
             if report.version is None:
-                context.log.warning("%s was not trained: %s", slug, report.detail)
+                say = context.log.info if report.skipped else context.log.warning
+                say("%s was not trained: %s", slug, report.detail)
                 continue
             context.log_event(training(report, context.run.run_id, plot=len(config.slugs) <= MOST_PLOTS))
             if report.promoted:
                 context.log_event(promotion(core, report))
     context.add_output_metadata({"watches": len(reports), "outcomes": outcomes_table(reports)})
-    if reports and all(report.version is None for report in reports):
+    if reports and all(report.version is None and not report.skipped for report in reports):
         raise dg.Failure(
             "no watch could be trained; " + "; ".join(f"{report.slug}: {report.detail}" for report in reports[:5]),
             allow_retries=False,
         )
+
+
+def trained_by(instance: dg.DagsterInstance, run_id: str) -> set[str]:
+    """Return the watches whose training a run has logged."""
+    events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    made = [record.asset_materialization for record in events]
+    return {str(one.partition) for one in made if one is not None and one.asset_key == MODEL_VERSIONS}
 
 
 # A retry of a worker that was killed: otherwise a cron's training waits for the next cron.
@@ -184,17 +200,21 @@ def maintain() -> None:
     purge_event_log(maintain_store())
 
 
-def tick_request(plan: TickPlan, attempt: str) -> dg.RunRequest:
-    """Ask for one run over the plan's hours; `attempt` lets a span that failed be asked for again."""
+def tick_request(plan: TickPlan, attempt: str, *, watches: int) -> dg.RunRequest:
+    """Ask for one run over the plan's hours; `attempt` lets a span that failed be asked for again.
+
+    watches: how many are configured; where all of them are due, as they nearly always are, a run need not name them
+    """
     current = int(time.time())  # Prometheus' clock may be ahead of ours, and in an hour that is no partition yet
     first, last = hour_key(min(plan.start, current)), hour_key(min(plan.end, current))
     planned = {"start": plan.start, "end": plan.end}
+    due = {"slugs": list(plan.slugs)} if len(plan.slugs) < watches else {}
     return dg.RunRequest(
         run_key=f"tick:{plan.start}:{plan.end}:{attempt}",
         run_config={
             "ops": {
-                "scraped_windows": {"config": {"mode": "tick", **planned}},
-                "forecasts": {"config": {"mode": "live", **planned}},
+                "scraped_windows": {"config": {"mode": "tick", **planned, **due}},
+                "forecasts": {"config": {"mode": "live", **planned, **due}},
                 "drift_scores": {"config": {"mode": "live", **planned}},
             }
         },
@@ -203,12 +223,13 @@ def tick_request(plan: TickPlan, attempt: str) -> dg.RunRequest:
     )
 
 
-def train_request(*, kind: str, reason: str, slugs: list[str], run_key: str) -> dg.RunRequest:
+def train_request(*, kind: str, cause: str, reason: str, slugs: list[str], run_key: str) -> dg.RunRequest:
     """Ask for one run that trains these watches."""
+    config = {"kind": kind, "cause": cause, "reason": reason, "slugs": slugs}
     return dg.RunRequest(
         run_key=run_key,
-        run_config={"ops": {"train_watches": {"config": {"kind": kind, "reason": reason, "slugs": slugs}}}},
-        tags={"sentinel/kind": kind},
+        run_config={"ops": {"train_watches": {"config": config}}},
+        tags={"sentinel/kind": kind, "sentinel/cause": cause},
     )
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 
 import dagster as dg
 
+from sentinel_core.actions import SCHEDULE
 from sentinel_core.config import SentinelConfig
 from sentinel_core.durations import parse_duration
 from sentinel_core.pipeline import Engine
@@ -29,7 +30,9 @@ def tick_schedule(context: dg.ScheduleEvaluationContext, engine: EngineResource)
 
     def question(core: Engine) -> Evaluation:
         plan = core.due(now.timestamp() + head_start(core.config))
-        return jobs.tick_request(plan, f"{now:%H%M}") if plan else dg.SkipReason("no watch has a new step")
+        if plan is None:
+            return dg.SkipReason("no watch has a new step")
+        return jobs.tick_request(plan, f"{now:%H%M}", watches=len(core.config.watches))
 
     if jobs.tick_in_flight(context.instance):
         return dg.SkipReason("a tick is queued or running; the next one covers what it does not")
@@ -92,7 +95,11 @@ def _retraining(cron: str, at: datetime) -> Callable[[Engine], Evaluation]:
         if not slugs:
             return dg.SkipReason(f"no watch has the cron {cron} any more")
         return jobs.train_request(
-            kind="retrain", reason=f"cron {cron}", slugs=slugs, run_key=f"cron:{cron}:{at.isoformat()}"
+            kind="retrain",
+            cause=SCHEDULE,
+            reason=f"cron {cron}",
+            slugs=slugs,
+            run_key=f"cron:{cron}:{at.isoformat()}",
         )
 
     return question

@@ -18,7 +18,7 @@ _MINUTE = 60
     job=jobs.train,
     minimum_interval_seconds=QUICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Cold starts, finetunes on low drift, retrains on high drift: one run for each kind and decision.",
+    description="Cold starts, finetunes on low drift, retrains on high drift: one run for each kind and cause.",
 )
 def actions_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> dg.SensorResult | dg.SkipReason:
     """Request the trainings that the core decided on; its lease keeps it from deciding twice."""
@@ -27,6 +27,7 @@ def actions_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) 
         requests = [
             jobs.train_request(
                 kind=action.kind,
+                cause=action.cause,
                 reason="decided from the state of the watch",  # the lease of each watch knows better
                 slugs=list(action.slugs),
                 run_key=action.run_key,
@@ -78,7 +79,7 @@ def sub_minute_tick_sensor(
         plan = core.due()
         if plan is None or not impatient(core).intersection(plan.slugs):
             return dg.SkipReason("no watch below a minute has a new step, and none is new")
-        return jobs.tick_request(plan, "sensor")
+        return jobs.tick_request(plan, "sensor", watches=len(core.config.watches))
 
     if jobs.tick_in_flight(context.instance):
         return dg.SkipReason("a tick is queued or running; the next one covers what it does not")
@@ -86,9 +87,13 @@ def sub_minute_tick_sensor(
 
 
 def impatient(core: Engine) -> set[str]:
-    """Return the slugs of watches below a minute and of those that have never ticked."""
+    """Return the slugs of watches below a minute and of those that were never tried."""
     quick = {watch.slug for watch in core.config.watches if watch.step_seconds < _MINUTE}
-    fresh = {str(status["slug"]) for status in core.status().values() if status["last_tick"] is None}
+    fresh = {
+        str(status["slug"])
+        for status in core.status().values()
+        if status["last_tick"] is None and status["last_error"] is None
+    }
     return quick | fresh
 
 

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 from threadpoolctl import threadpool_limits
 
+from sentinel_core.actions import PERSON
 from sentinel_core.collector import collector_paused
 from sentinel_core.config import SentinelConfig
-from sentinel_core.errors import ConfigError
 from sentinel_core.pipeline import deciding, issuing, learning, maintenance, reading, scoring, serving
 from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reports import (
@@ -20,7 +20,6 @@ from sentinel_core.pipeline.reports import (
     TrainingReport,
 )
 from sentinel_core.pipeline.status import status
-from sentinel_core.series import Selector
 from sentinel_core.storage.store import Store
 
 
@@ -57,7 +56,7 @@ class Engine:
         return list(self.context.sync_watches())
 
     def due(self, now: float | None = None) -> TickPlan | None:
-        """What a tick has to do now, or at a given time; None when every settled step was read."""
+        """What a tick has to do now, or at a given time; None when there is nothing."""
         return deciding.due(self.context, now)
 
     def scrape_windows(
@@ -82,9 +81,17 @@ class Engine:
         """See `deciding.decide_actions`."""
         return deciding.decide_actions(self.context)
 
-    def train(self, slugs: Sequence[str], *, kind: str, reason: str, run_id: str | None = None) -> list[TrainingReport]:
+    def train(
+        self,
+        slugs: Sequence[str],
+        *,
+        kind: str,
+        reason: str,
+        cause: str = PERSON,
+        run_id: str | None = None,
+    ) -> list[TrainingReport]:
         """See `learning.train`."""
-        return learning.train(self.context, slugs, kind=kind, reason=reason, run_id=run_id)
+        return learning.train(self.context, slugs, kind=kind, reason=reason, cause=cause, run_id=run_id)
 
     def roll_back(
         self, slug: str, *, version: int | None = None, reason: str, run_id: str | None = None
@@ -106,16 +113,6 @@ class Engine:
     def serving(self, slug: str) -> ActivationReport:
         """What serves a watch now, and why."""
         return serving.serving(self.context, slug)
-
-    def slug_of(self, metric: str, labels: dict[str, str] | None = None) -> str:
-        """The slug of the watch with this metric (or query name) and labels; ConfigError where none or several."""
-        selector = str(Selector.of(metric, labels or {}))
-        found = [watch.slug for watch in self.config.watches if selector in (watch.selector, watch.slug)]
-        if len(found) == 1:
-            return found[0]
-        known = ", ".join(f"{watch.selector} ({watch.slug})" for watch in self.config.watches) or "none"
-        what = "several watches have" if found else "no watch has"
-        raise ConfigError([f"{what} the selector {selector}; name one by its slug: {known}"])
 
     def maintain(self) -> dict[str, int]:
         """Compact, apply retention, collect garbage; returns what was done, in counts."""

@@ -45,7 +45,7 @@ def issue_forecasts(
     """Forecast from origins in [start, end], unix seconds.
 
     mode "live": the newest origin of each watch, which is what the sidecar shows; origins that were missed since the
-    last one are kept as replays
+    last one are kept as replays, but for a person's five methods: they take their time, and a tick must not wait
     mode "replay": every origin in the span, each with the version that served then, or one refitted on data before it
     """
     if mode != "live":
@@ -91,7 +91,7 @@ def _issue_live(context: Context, slugs: Sequence[str] | None) -> ForecastReport
         # a person's model may take its time, or hang: the built-ins' forecasts stand before it is asked
         own = fitted is not None and isinstance(fitted.model, FiveMethodBatchModel)
         due.setdefault((own, watch.step_seconds, origin), []).append(job)
-        if state.forecast_origin is not None and origin - state.forecast_origin > watch.step_seconds:
+        if not own and state.forecast_origin is not None and origin - state.forecast_origin > watch.step_seconds:
             missed.append((watch, state.forecast_origin + watch.step_seconds, origin - watch.step_seconds))
     for (_, step, origin), jobs in sorted(due.items(), key=lambda item: item[0]):
         blocks = _forecast(context, step, origin, jobs, report)
@@ -279,8 +279,8 @@ def _replay_watch(context: Context, watch: WatchConfig, watch_id: int, start: in
             origins = grid(max(start, first), min(end, first + DAY - 1), step)
             for fitted, version, some in _models_then(context, watch, history, known, origins):
                 _replay_origins(context, watch, watch_id, fitted, version, some, report)
-    except SentinelError as error:
-        report.failures[watch.slug] = str(error)
+    except Exception as error:  # a person's model may raise anything, and must not take other watches with it
+        report.failures[watch.slug] = _words(error)
 
 
 def _models_then(

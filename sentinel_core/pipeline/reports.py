@@ -80,6 +80,7 @@ class ActionRequest:
     """A decision to train some watches in one run; the lease behind it keeps the next evaluation from asking again."""
 
     kind: str  # cold_start | finetune | retrain
+    cause: str  # one of actions.DECIDED
     slugs: tuple[str, ...]
     run_key: str
 
@@ -105,6 +106,7 @@ class TrainingReport:
     coverage: float | None = None
     seconds: float = 0.0
     model_class: str = ""
+    skipped: bool = False  # a decision that was answered before its run came to it: nothing is wrong
     draw: Callable[[], bytes] | None = None  # the plot as a PNG: drawn only where somebody will look
 
 

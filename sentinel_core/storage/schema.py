@@ -137,11 +137,12 @@ actions = sa.Table(  # decisions to train, each leased to one run
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("watch_id", sa.Integer, sa.ForeignKey("watches.id"), nullable=False, index=True),
     sa.Column("kind", sa.String(16), nullable=False),  # cold_start | finetune | retrain
+    sa.Column("cause", sa.String(16), nullable=False),  # first | configuration | drift | new_series | schedule | person
     sa.Column("decided_at", sa.Float, nullable=False),
     sa.Column("lease_until", sa.Float, nullable=False),
     sa.Column("run_id", sa.String(64)),
     sa.Column("finished_at", sa.Float),
-    sa.Column("outcome", sa.String(16)),  # promoted | rejected | failed
+    sa.Column("outcome", sa.String(16)),  # promoted | held | rejected | failed | died | superseded
     sa.Column("detail", sa.Text),
     sqlite_autoincrement=True,
 )

@@ -16,6 +16,7 @@ class ForecastsConfig(dg.Config):
     mode: Literal["live", "replay"] = "replay"
     start: int | None = None  # unix seconds, inclusive; default: the run's hours
     end: int | None = None
+    slugs: list[str] | None = None  # default: every watch
 
 
 def forecasts_asset(hourly: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -58,7 +59,9 @@ def forecasts_asset(hourly: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinitio
         context: dg.AssetExecutionContext, config: ForecastsConfig, engine: EngineResource
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster knows the bare class only, beside checks
         with engine.open() as core:
-            report = core.issue_forecasts(*span(context, config.start, config.end), mode=config.mode)
+            report = core.issue_forecasts(
+                *span(context, config.start, config.end), mode=config.mode, slugs=config.slugs
+            )
         return dg.MaterializeResult(
             metadata=forecasts_metadata(report),
             check_results=[all_well(WATCHES_FORECAST, report.watches, report.failures)],

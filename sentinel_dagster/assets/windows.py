@@ -17,6 +17,7 @@ class WindowsConfig(dg.Config):
     mode: Literal["tick", "backfill"] = "backfill"
     start: int | None = None  # unix seconds, inclusive; default: the run's hours
     end: int | None = None
+    slugs: list[str] | None = None  # default: every watch
 
 
 def scraped_windows_asset(hourly: dg.HourlyPartitionsDefinition, *, step_seconds: int) -> dg.AssetsDefinition:
@@ -50,7 +51,7 @@ def scraped_windows_asset(hourly: dg.HourlyPartitionsDefinition, *, step_seconds
         context: dg.AssetExecutionContext, config: WindowsConfig, engine: EngineResource
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster knows the bare class only, beside checks
         with engine.open(settled=config.end) as core:
-            report = core.scrape_windows(*span(context, config.start, config.end), mode=config.mode)
+            report = core.scrape_windows(*span(context, config.start, config.end), mode=config.mode, slugs=config.slugs)
         return dg.MaterializeResult(
             metadata=windows_metadata(report),
             check_results=[all_well(WATCHES_SCRAPED, report.watches, report.failures)],

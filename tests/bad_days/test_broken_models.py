@@ -129,3 +129,14 @@ def test_one_series_that_cannot_be_fitted_leaves_the_others(world: World, moody:
     assert (report.promoted, report.series_refitted) == (True, 1)
     _, forecast, _ = world.tick(engine)
     assert (forecast.series, forecast.naive) == (2, 0)
+
+
+def test_missed_origins_of_a_model_that_hangs_are_let_go(world: World, moody: WatchConfig, mood: Mood) -> None:
+    """After a pause a tick asks a person's model for the newest origin alone: other watches wait for no replay."""
+    engine = world.engine(moody)
+    engine.train(engine.sync_watches(), kind="cold_start", reason="test")
+    mood("predict hang")
+    began = time.monotonic()
+    _, forecast, _ = world.tick(engine, 1200)
+    assert time.monotonic() - began < 20
+    assert forecast.origins == 1

@@ -38,6 +38,7 @@ class FakeEngine:
     actions: list[ActionRequest] = field(default_factory=list)
     ticked: set[str] = field(default_factory=set)
     failing: dict[str, str] = field(default_factory=dict)
+    answered: set[str] = field(default_factory=set)
     drift: tuple[WatchDrift, ...] = ()
     promotes: bool = True
     down: bool = False
@@ -60,32 +61,40 @@ class FakeEngine:
 
     def status(self) -> dict[str, dict[str, Any]]:
         return {
-            one.selector: {"slug": one.slug, "last_tick": time.time() if one.slug in self.ticked else None}
+            one.selector: {
+                "slug": one.slug,
+                "last_tick": time.time() if one.slug in self.ticked else None,
+                "last_error": self.failing.get(one.slug),
+            }
             for one in self.config.watches
         }
 
     def decide_actions(self) -> list[ActionRequest]:
         return self.actions
 
-    def scrape_windows(self, start: int, end: int, *, mode: str) -> ScrapeReport:
-        self._note("scrape_windows", start=start, end=end, mode=mode)
+    def scrape_windows(self, start: int, end: int, *, mode: str, slugs: Sequence[str] | None = None) -> ScrapeReport:
+        self._note("scrape_windows", start=start, end=end, mode=mode, **({} if slugs is None else {"slugs": slugs}))
         if self.down:
             raise TransientSourceError("http://prometheus: connection refused; is it running?")
         return ScrapeReport(len(self.slugs), 5, 50, 1, 2, 0, 0, 0.1, self.failing)
 
-    def issue_forecasts(self, start: int, end: int, *, mode: str) -> ForecastReport:
-        self._note("issue_forecasts", start=start, end=end, mode=mode)
+    def issue_forecasts(self, start: int, end: int, *, mode: str, slugs: Sequence[str] | None = None) -> ForecastReport:
+        self._note("issue_forecasts", start=start, end=end, mode=mode, **({} if slugs is None else {"slugs": slugs}))
         return ForecastReport(len(self.slugs), 5, 1, 25, 1, 0, self.failing)
 
     def score_drift(self, start: int, end: int, *, mode: str) -> DriftReport:
         self._note("score_drift", start=start, end=end, mode=mode)
         return DriftReport(5, self.drift)
 
-    def train(self, slugs: Sequence[str], *, kind: str, reason: str, run_id: str) -> list[TrainingReport]:
-        self._note("train", slugs=list(slugs), kind=kind, reason=reason, run_id=run_id)
+    def train(
+        self, slugs: Sequence[str], *, kind: str, reason: str, run_id: str, cause: str = "person"
+    ) -> list[TrainingReport]:
+        self._note("train", slugs=list(slugs), kind=kind, reason=reason, cause=cause, run_id=run_id)
         return [self._train(slug, kind, reason) for slug in slugs]
 
     def _train(self, slug: str, kind: str, reason: str) -> TrainingReport:
+        if slug in self.answered:
+            return TrainingReport(slug, kind, reason, None, None, False, "answered meanwhile", skipped=True)
         if slug in self.failing:
             return TrainingReport(slug, kind, reason, None, None, False, self.failing[slug])
         had = self.versions.setdefault(slug, [])

@@ -165,7 +165,13 @@ def test_materializing_a_watch_retrains_it(
     assert fake.calls == [
         (
             "train",
-            {"slugs": [slug], "kind": "retrain", "reason": "materialized by hand", "run_id": result.run_id},
+            {
+                "slugs": [slug],
+                "kind": "retrain",
+                "reason": "materialized by hand",
+                "cause": "person",
+                "run_id": result.run_id,
+            },
         )
     ]
     [version], [active] = events(instance, "model_versions"), events(instance, "active_models")

@@ -7,7 +7,7 @@ import pytest
 
 from sentinel_core.pipeline.deciding import LEASE_SECONDS
 from sentinel_core.pipeline.reports import TickPlan
-from sentinel_dagster.jobs import LANE_TAG, RETRY_TAG, tick_in_flight, tick_request
+from sentinel_dagster.jobs import LANE_TAG, RETRIED_TAG, RETRY_TAG, tick_in_flight, tick_request, train_request
 from tests.dagster.fake_engine import FakeEngine
 from tests.dagster.test_assets import FIRST, HOURS, TEN, TWELVE, events
 
@@ -33,7 +33,7 @@ def test_a_tick_covers_its_plan_and_lands_in_its_hour(
     defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine
 ) -> None:
     """One run for every watch: live, over the planned span, one event in each asset's hour."""
-    request = tick_request(TickPlan(tuple(fake.slugs), TEN + 60, TEN + 120), "1002")
+    request = tick_request(TickPlan(tuple(fake.slugs), TEN + 60, TEN + 120), "1002", watches=2)
     launch(defs, instance, "tick", request=request)
     span = {"start": TEN + 60, "end": TEN + 120}
     assert fake.calls == [
@@ -48,10 +48,30 @@ def test_a_tick_after_downtime_is_one_run_over_every_missed_hour(
     defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine
 ) -> None:
     """The plan crosses hours: the same one run, with an event in each of them."""
-    request = tick_request(TickPlan(tuple(fake.slugs), TEN + 1_800, TWELVE), "1200")
+    request = tick_request(TickPlan(tuple(fake.slugs), TEN + 1_800, TWELVE), "1200", watches=2)
     launch(defs, instance, "tick", request=request)
     assert fake.calls[0] == ("scrape_windows", {"start": TEN + 1_800, "end": TWELVE, "mode": "tick"})
     assert len(events(instance, "drift_scores")) == 3
+
+
+def test_a_tick_leaves_watches_alone_that_are_not_due(
+    defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine
+) -> None:
+    """A watch that is due more often than the others is read and forecast by itself."""
+    request = tick_request(TickPlan((fake.slugs[1],), TEN, TEN), "1002", watches=2)
+    launch(defs, instance, "tick", request=request)
+    assert [arguments.get("slugs") for _, arguments in fake.calls] == [[fake.slugs[1]], [fake.slugs[1]], None]
+
+
+def test_a_decision_that_was_answered_is_no_failure(
+    defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine
+) -> None:
+    """The run of a decision that another run has answered ends well and records nothing."""
+    fake.answered = set(fake.slugs)
+    request = train_request(kind="retrain", cause="drift", reason="high drift", slugs=fake.slugs, run_key="k")
+    launch(defs, instance, "train", request=request)
+    assert [arguments["cause"] for _, arguments in fake.calls] == ["drift", "drift"]
+    assert not events(instance, "model_versions")
 
 
 def test_training_logs_an_event_for_each_watch(
@@ -88,8 +108,22 @@ def test_a_retry_waits_until_the_hold_of_the_dead_worker_has_lapsed(
     waits: list[float] = []
     monkeypatch.setattr("sentinel_dagster.jobs.time.sleep", waits.append)
     config = {"ops": {"train_watches": {"config": {"slugs": fake.slugs}}}}
-    launch(defs, instance, "train", run_config=config, tags={RETRY_TAG: "1"})
+    launch(defs, instance, "train", run_config=config, tags={RETRY_TAG: "1", RETRIED_TAG: "dead"})
     assert waits == [LEASE_SECONDS]
+
+
+def test_a_retry_does_not_repeat_what_was_trained(
+    defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watches that the dead worker recorded are left alone."""
+    monkeypatch.setattr("sentinel_dagster.jobs.time.sleep", lambda seconds: None)
+    trained, other = fake.slugs
+    config = {"ops": {"train_watches": {"config": {"slugs": [trained]}}}}
+    first = launch(defs, instance, "train", run_config=config)
+    config = {"ops": {"train_watches": {"config": {"slugs": [trained, other]}}}}
+    tags = {RETRY_TAG: "1", RETRIED_TAG: first.run_id}
+    launch(defs, instance, "train", run_config=config, tags=tags)
+    assert [arguments["slugs"] for _, arguments in fake.calls] == [[trained], [other]]
 
 
 def test_training_fails_where_every_watch_did(

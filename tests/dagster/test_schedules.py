@@ -60,7 +60,7 @@ def test_tick_covers_what_is_due(
 
 def test_a_plan_across_hours_is_a_range() -> None:
     """One run over contiguous hours says so by Dagster's own tags."""
-    request = tick_request(TickPlan(("a",), TEN + 1_800, TWELVE), "1200")
+    request = tick_request(TickPlan(("a",), TEN + 1_800, TWELVE), "1200", watches=1)
     assert request.partition_key is None
     assert request.tags == {RANGE_START_TAG: FIRST, RANGE_END_TAG: LAST}
 
@@ -105,7 +105,14 @@ def test_each_cron_retrains_its_own_watches(
     assert request.run_key == "cron:*/30 * * * *:2026-03-01T10:02:00+00:00"
     assert request.run_config == {
         "ops": {
-            "train_watches": {"config": {"kind": "retrain", "reason": "cron */30 * * * *", "slugs": [fake.slugs[1]]}}
+            "train_watches": {
+                "config": {
+                    "kind": "retrain",
+                    "cause": "schedule",
+                    "reason": "cron */30 * * * *",
+                    "slugs": [fake.slugs[1]],
+                }
+            }
         }
     }
 

@@ -31,13 +31,13 @@ def test_each_decision_is_one_run(
 ) -> None:
     """One run for each kind, the watches in its configuration, the core's own key."""
     fake.actions = [
-        ActionRequest("cold_start", tuple(fake.slugs), "cold_start:1:2"),
-        ActionRequest("finetune", (fake.slugs[0],), "finetune:1:3"),
+        ActionRequest("cold_start", "first", tuple(fake.slugs), "cold_start:1:2"),
+        ActionRequest("finetune", "drift", (fake.slugs[0],), "finetune:1:3"),
     ]
     requests = evaluate(defs, instance, engine, "actions_sensor").run_requests or []
     assert [request.run_key for request in requests] == ["cold_start:1:2", "finetune:1:3"]
     config = requests[0].run_config["ops"]["train_watches"]["config"]
-    assert (config["kind"], config["slugs"]) == ("cold_start", fake.slugs)
+    assert (config["kind"], config["cause"], config["slugs"]) == ("cold_start", "first", fake.slugs)
 
 
 def test_nothing_to_train_skips(defs: dg.Definitions, instance: dg.DagsterInstance, engine: FakeEngineResource) -> None:
@@ -71,7 +71,7 @@ def test_the_last_watch_leaves_too(
 def test_quick_watches_do_not_wait_for_the_minute(
     defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine, engine: FakeEngineResource
 ) -> None:
-    """A watch of 15 s is due between minutes; one of a minute is the schedule's, except for its first tick."""
+    """A watch of 15 s is due between minutes; one of a minute is the schedule's, except for its first try."""
     minute, quick = fake.slugs
     fake.ticked = {minute, quick}
     fake.plan = TickPlan((minute,), TEN, TEN)
@@ -81,7 +81,10 @@ def test_quick_watches_do_not_wait_for_the_minute(
     assert request.run_key == f"tick:{TEN}:{TEN + 15}:sensor"
     fake.ticked = {quick}
     fake.plan = TickPlan((minute,), TEN, TEN)
-    assert evaluate(defs, instance, engine, "sub_minute_tick_sensor").run_requests
+    [request] = evaluate(defs, instance, engine, "sub_minute_tick_sensor").run_requests or []
+    assert request.run_config["ops"]["scraped_windows"]["config"]["slugs"] == [minute]
+    fake.failing = {minute: "reading: no such metric"}
+    assert evaluate(defs, instance, engine, "sub_minute_tick_sensor").skip_message is not None
 
 
 def test_quick_ticks_do_not_pile_up(

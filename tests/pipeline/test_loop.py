@@ -102,7 +102,7 @@ def test_drift_leads_to_training_and_back(world: World, load: Watch) -> None:
     assert drift.share_high == 1.0
     (request,) = engine.decide_actions()
     assert (request.kind, request.slugs) == ("retrain", (slug,))
-    (report,) = engine.train([slug], kind="retrain", reason="x", run_id="run")
+    (report,) = engine.train([slug], kind=request.kind, cause=request.cause, reason="x", run_id="run")
     assert report.reason == "high drift"
     assert report.version == 2
     assert report.promoted
@@ -302,7 +302,7 @@ def test_after_a_rollback_the_older_version_is_scored_at_once(world: World, load
 
 
 def test_scoring_again_keeps_what_an_older_version_was_scored(world: World, load: Watch) -> None:
-    """A backfill of drift scores never destroys one, and a tick after weeks away reads no more than its verdict needs."""
+    """A backfill of drift scores never destroys one, and a tick after weeks away reads only what its verdict needs."""
     engine = world.engine(load())
     (slug,) = engine.sync_watches()
     engine.train([slug], kind="cold_start", reason="test")

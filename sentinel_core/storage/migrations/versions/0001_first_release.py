@@ -58,6 +58,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("watch_id", sa.Integer(), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("cause", sa.String(length=16), nullable=False),
         sa.Column("decided_at", sa.Float(), nullable=False),
         sa.Column("lease_until", sa.Float(), nullable=False),
         sa.Column("run_id", sa.String(length=64), nullable=True),
