@@ -380,8 +380,3 @@ def _log(
             created_at=now,
         )
     )
-
-
-def as_float(value: float | np.floating[Any]) -> float | None:
-    """NaN as None, as SQL and JSON want it."""
-    return float(value) if np.isfinite(value) else None
