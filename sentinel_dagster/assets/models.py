@@ -41,7 +41,7 @@ class TrainingConfig(dg.Config):
 class ActivationConfig(dg.Config):
     """What to do about the serving version: record it, go back and hold, or let candidates serve again."""
 
-    action: Literal["confirm", "rollback", "release"] = "confirm"
+    action: Literal["confirm", "rollback", "release"] = "confirm"  # a version that is named is rolled back to
     version: str = ""  # "v3"; empty: the previous one
     reason: str = "materialized by hand"
 
@@ -104,7 +104,7 @@ def active_models(
 
 def activate(core: Engine, slug: str, config: ActivationConfig, run_id: str) -> ActivationReport:
     """Do what the configuration asks; raises dagster.Failure for a version that is not one."""
-    if config.action == "confirm":
+    if config.action == "confirm" and not config.version:
         return core.serving(slug)
     if config.action == "release":
         return core.release(slug, reason=config.reason, run_id=run_id)

@@ -224,3 +224,17 @@ def test_confirming_records_what_serves(defs: dg.Definitions, instance: dg.Dagst
     assert active.metadata["trained_by"].value == "the-run-that-trained-it"
     assert active.tags is not None
     assert active.tags["dagster/data_version"] == "v2"
+
+
+def test_a_named_version_is_rolled_back_to(
+    defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine
+) -> None:
+    """A person who writes only the version into the configuration gets that version, not a record of what serves."""
+    slug = fake.slugs[0]
+    fake.versions[slug] = [1, 2]
+    instance.add_dynamic_partitions("watches", fake.slugs)
+    config = {"ops": {"active_models": {"config": {"version": "v1"}}}}
+    run(defs, instance, ("active_models",), partition_key=slug, run_config=config)
+    [active] = events(instance, "active_models")
+    assert active.metadata["action"].value == "rollback"
+    assert active.metadata["version"].value == "v1"
