@@ -298,7 +298,11 @@ def _sole_user(database: "Database") -> Iterator[None]:
             raise ServiceError(
                 f"sentinel is already up on {database.shown_url}; end that one, or choose another sql_url"
             )
-        yield
+        try:
+            yield
+        finally:
+            with suppress(sa.exc.DBAPIError):  # the server has gone, and the lock with it
+                connection.scalar(sa.select(sa.func.pg_advisory_unlock(UP_LOCK)))  # sooner than closing does
 
 
 def _is_ready(http: httpx.Client, sidecar_url: str) -> bool:
