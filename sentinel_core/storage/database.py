@@ -11,6 +11,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from sentinel_core.storage.schema import changes
 
 SCHEMA_REVISION = "0001"  # the newest file in migrations/versions; a test proves it
 MIGRATIONS = Path(__file__).parent / "migrations"
+WAL_ATTEMPTS = 100  # five seconds for processes that open a new file at once
 LOCK_SECONDS = 60.0  # a write transaction takes milliseconds; after a minute of queueing somebody is stuck
 MIGRATION_LOCK = 0x53454E54  # PostgreSQL advisory lock, "SENT"; used before the first table exists
 
@@ -260,7 +262,15 @@ def _with_driver(url: str) -> sa.URL:
 
 def _sqlite_pragmas(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for attempt in range(WAL_ATTEMPTS):  # changing the mode of a new file ignores the busy timeout
+        try:
+            cursor.execute("pragma journal_mode=WAL")
+            break
+        except sqlite3.OperationalError:
+            if attempt == WAL_ATTEMPTS - 1:
+                raise
+            time.sleep(0.05)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"pragma {pragma}")
     cursor.close()
 
