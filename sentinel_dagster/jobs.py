@@ -156,7 +156,7 @@ def maintain_store(context: dg.OpExecutionContext, engine: EngineResource) -> No
 
 
 class PurgeConfig(dg.Config):
-    """How long runs of ticks and of housekeeping are kept; trainings that made a version and activations are kept for ever."""
+    """How long runs of ticks and of housekeeping are kept; trainings that made a version, and activations, stay."""
 
     keep_days: float = KEEP_DAYS  # every run
     keep_hourly_days: float = KEEP_HOURLY_DAYS  # the newest successful tick of each hour
