@@ -77,3 +77,12 @@ class RegistryError(SentinelError):
 
 class ServiceError(SentinelError):
     """A process cannot start or be reached."""
+
+
+def explain(error: Exception) -> str:
+    """What an error says to people: ours are written for them, others need their type's name.
+
+    >>> explain(KeyError("shift"))
+    "KeyError: 'shift'"
+    """
+    return str(error) if isinstance(error, SentinelError) else f"{type(error).__name__}: {error}"

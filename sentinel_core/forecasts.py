@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentinel_core.models.base import BatchModel
+from sentinel_core.models.rows import newest_values
 from sentinel_core.windows import FloatArray, IntArray, Window
 
 NAIVE = 0  # version of a series forecast by its last value; -v is "pooled from version v"
@@ -97,9 +98,7 @@ def issue_unlearnt(fitted: Fitted | None, window: Window, horizon_steps: int, ve
 
 def last_values(window: Window) -> FloatArray:
     """The newest finite value of each series [n]; NaN where there is none."""
-    finite = np.isfinite(window.values)
-    newest = window.values.shape[1] - 1 - np.argmax(finite[:, ::-1], axis=1)
-    return np.where(finite.any(axis=1), window.values[np.arange(len(newest)), newest], np.nan)
+    return newest_values(window.values)[0]
 
 
 def mean_absolute_step(window: Window) -> FloatArray:

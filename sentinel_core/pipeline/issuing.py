@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sentinel_core import forecasts, registry, training
 from sentinel_core.config import WatchConfig
-from sentinel_core.errors import ModelError, SentinelError, StoreError
+from sentinel_core.errors import ModelError, SentinelError, StoreError, explain
 from sentinel_core.forecasts import Fitted, Forecast
 from sentinel_core.models import catalogue
 from sentinel_core.models.adapter import FiveMethodBatchModel
@@ -20,9 +20,9 @@ from sentinel_core.pipeline.reports import ForecastReport
 from sentinel_core.pipeline.serving import load_serving, load_version
 from sentinel_core.registry import Version
 from sentinel_core.storage import forecast_store, watch_store, windows_store
+from sentinel_core.storage.forecast_store import LIVE, REPLAY
 from sentinel_core.windows import IntArray, Window, grid, unique
 
-LIVE, REPLAY = 0, 1
 UNLEARNT_CONTEXT_STEPS = 120  # what a series that no version knows is scaled by
 MAX_REPLAY_ROWS = 50_000_000
 DAY = 86_400
@@ -54,7 +54,7 @@ def issue_forecasts(
         return _issue_live(context, slugs)
     except Exception as error:
         with suppress(StoreError):  # it may refuse this too
-            _note_failure(context, slugs, _words(error))
+            _note_failure(context, slugs, explain(error))
         raise
 
 
@@ -152,7 +152,7 @@ def _forecast(context: Context, step: int, origin: int, jobs: Sequence[_Job], re
             try:
                 forecast = forecasts.issue_unlearnt(job.fitted, window, job.watch.horizon_steps, number)
             except Exception as error:  # a person's model may raise anything when it pools; the last value never does
-                report.failures[job.watch.slug] = _words(error)
+                report.failures[job.watch.slug] = explain(error)
                 forecast = forecasts.issue_unlearnt(None, window, job.watch.horizon_steps, number)
             blocks.append(_Block(job.watch_id, fresh, forecast))
     for members in learnt.values():
@@ -171,13 +171,9 @@ def _forecast(context: Context, step: int, origin: int, jobs: Sequence[_Job], re
                 try:
                     blocks += _forecast_together(context, step, origin, [member], report)
                 except Exception as error:
-                    report.failures[job.watch.slug] = _words(error)
+                    report.failures[job.watch.slug] = explain(error)
                     blocks.append(_last_values(context, step, origin, job, part.model.fingerprints))
     return blocks
-
-
-def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, SentinelError) else f"{type(error).__name__}: {error}"
 
 
 def _last_values(context: Context, step: int, origin: int, job: _Job, fingerprints: IntArray) -> _Block:
@@ -280,7 +276,7 @@ def _replay_watch(context: Context, watch: WatchConfig, watch_id: int, start: in
             for fitted, version, some in _models_then(context, watch, history, known, origins):
                 _replay_origins(context, watch, watch_id, fitted, version, some, report)
     except Exception as error:  # a person's model may raise anything, and must not take other watches with it
-        report.failures[watch.slug] = _words(error)
+        report.failures[watch.slug] = explain(error)
 
 
 def _models_then(

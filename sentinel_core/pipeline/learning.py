@@ -13,7 +13,7 @@ from sentinel_core import drift, plots, registry, training
 from sentinel_core.actions import COLD_START, DECIDED, FINETUNE, PERSON, RETRAIN
 from sentinel_core.config import WatchConfig
 from sentinel_core.durations import parse_duration
-from sentinel_core.errors import ModelError, SentinelError, TransientSourceError
+from sentinel_core.errors import ModelError, SentinelError, TransientSourceError, explain
 from sentinel_core.forecasts import NAIVE, Fitted
 from sentinel_core.models import catalogue
 from sentinel_core.pipeline import deciding
@@ -75,7 +75,7 @@ def train(
             try:
                 report = _train_watch(context, watch, watch_id, kind, lease, run_id)
             except Exception as error:  # a person's model may raise anything; other watches must not suffer from it
-                detail = str(error) if isinstance(error, SentinelError) else f"{type(error).__name__}: {error}"
+                detail = explain(error)
                 if isinstance(error, ModelError) and error.errors:
                     detail = context.blame(watch, watch_id, error.errors)
                 report = _failed(context, watch, watch_id, kind, lease, detail)

@@ -16,11 +16,10 @@ from sentinel_core.pipeline.reading import late_steps
 from sentinel_core.pipeline.reports import DriftReport, WatchDrift
 from sentinel_core.pipeline.serving import load_serving
 from sentinel_core.storage import forecast_store, watch_store, windows_store
+from sentinel_core.storage.forecast_store import LIVE, REPLAY, row_keys
 from sentinel_core.windows import FloatArray, IntArray, unique
 
-LIVE, REPLAY = 0, 1
 Columns = Mapping[str, NDArray[Any]]
-_MIX = np.int64(-7046029254386353131)  # odd, so that ids of watches spread over all 64 bits
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,15 @@ class _Served:
 
     @cached_property
     def _index(self) -> tuple[IntArray, IntArray]:
-        keys = _keys(
-            self.each(self.ids).astype(np.int64), np.concatenate([one.model.fingerprints for one in self.fitted])
-        )
+        fingerprints = np.concatenate([one.model.fingerprints for one in self.fitted])
+        keys = row_keys(self.each(self.ids), fingerprints)
         order = np.argsort(keys)
         return keys[order], order
 
     def locate(self, watch: NDArray[Any], fingerprint: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
         """Position of each (watch, series), and whether it is really there."""
         keys, order = self._index
-        wanted = _keys(watch.astype(np.int64), fingerprint)
+        wanted = row_keys(watch, fingerprint)
         if not len(keys):
             return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
         place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -87,11 +85,6 @@ class _Served:
         """Position of each row's (watch, fp), and whether the row's version is the one that serves there."""
         position, known = self.locate(rows["watch"], rows["fp"])
         return position, known & (self.versions[position] == rows["version"]) if len(self.versions) else known
-
-
-def _keys(watch: IntArray, fingerprint: IntArray) -> IntArray:
-    with np.errstate(over="ignore"):
-        return fingerprint ^ (watch * _MIX)
 
 
 def score_drift(context: Context, start: int, end: int, *, mode: str = "live") -> DriftReport:
@@ -197,8 +190,7 @@ def _new_or_serving(
 
 
 def _score_keys(rows: Columns) -> IntArray:
-    with np.errstate(over="ignore"):
-        return _keys(rows["watch"].astype(np.int64), rows["fp"]) ^ (rows["ts"] * (_MIX + 2))
+    return row_keys(*(rows[name] for name in forecast_store.KEYS["scores"]))
 
 
 def _recent(context: Context, step: int, end: int, watches: Sequence[WatchConfig]) -> Columns:

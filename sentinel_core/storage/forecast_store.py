@@ -125,12 +125,18 @@ def _has_repeats(columns: Mapping[str, NDArray[Any]], key: Sequence[str]) -> boo
 
     A false alarm costs a comparison of neighbours; a repeat is never missed.
     """
-    mixed = np.zeros(len(columns["ts"]), np.int64)
-    with np.errstate(over="ignore"):
-        for name in key:
-            mixed = (mixed ^ columns[name].astype(np.int64)) * _MIX
-            mixed ^= mixed >> 31
+    mixed = row_keys(*(columns[name] for name in key))
     return len(unique(mixed)) < len(mixed)
+
+
+def row_keys(*columns: NDArray[Any]) -> IntArray:
+    """Rows of several integer columns as one integer each: equal rows have equal keys, others practically never."""
+    mixed = np.zeros(len(columns[0]), np.int64)
+    with np.errstate(over="ignore"):
+        for column in columns:
+            mixed = (mixed ^ column.astype(np.int64, copy=False)) * _MIX
+            mixed ^= mixed >> 31
+    return mixed
 
 
 def _write(
