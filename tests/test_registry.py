@@ -69,6 +69,14 @@ def a_version(number: int, **fields: Any) -> Version:
     return replace(blank, **fields)
 
 
+def second_serves(conn: sa.Connection) -> None:
+    """v1 was promoted, then v2 from it."""
+    registry.record(conn, a_version(1))
+    registry.record(conn, a_version(2, parent=1))
+    registry.promote(conn, WATCH, 1, parent=None, reason="r", run_id=None)
+    registry.promote(conn, WATCH, 2, parent=1, reason="r", run_id=None)
+
+
 def test_an_artifact_comes_back_as_it_was() -> None:
     """What was dumped forecasts the same after it was loaded."""
     before = fitted()
@@ -139,10 +147,7 @@ def test_promotion_compares_and_sets_the_parent(store: Store) -> None:
 def test_a_rollback_holds_until_released(store: Store) -> None:
     """While it holds nothing is promoted; the release promotes the newest candidate accepted meanwhile."""
     with store.database.write() as conn:
-        registry.record(conn, a_version(1))
-        registry.record(conn, a_version(2, parent=1))
-        registry.promote(conn, WATCH, 1, parent=None, reason="r", run_id=None)
-        registry.promote(conn, WATCH, 2, parent=1, reason="r", run_id=None)
+        second_serves(conn)
         previous = registry.roll_back(conn, WATCH, registry.predecessor(conn, WATCH).version, reason="bad", run_id=None)
         assert previous == 2
         active, version = registry.serving(conn)[WATCH]
@@ -158,10 +163,7 @@ def test_a_rollback_holds_until_released(store: Store) -> None:
 def test_a_release_does_not_bring_back_what_was_rolled_back(store: Store) -> None:
     """Without a newer candidate the version rolled back to goes on serving."""
     with store.database.write() as conn:
-        registry.record(conn, a_version(1))
-        registry.record(conn, a_version(2, parent=1))
-        registry.promote(conn, WATCH, 1, parent=None, reason="r", run_id=None)
-        registry.promote(conn, WATCH, 2, parent=1, reason="r", run_id=None)
+        second_serves(conn)
         registry.roll_back(conn, WATCH, 1, reason="bad", run_id=None)
         assert registry.release(conn, WATCH, reason="fixed", run_id=None) is None
         assert registry.serving(conn)[WATCH][1].version == 1
@@ -172,10 +174,7 @@ def test_a_release_does_not_bring_back_what_was_rolled_back(store: Store) -> Non
 def test_a_release_leaves_a_candidate_of_the_version_that_was_rolled_back(store: Store) -> None:
     """A training that was in flight from that version during the rollback is recorded, and never serves by itself."""
     with store.database.write() as conn:
-        registry.record(conn, a_version(1))
-        registry.record(conn, a_version(2, parent=1))
-        registry.promote(conn, WATCH, 1, parent=None, reason="r", run_id=None)
-        registry.promote(conn, WATCH, 2, parent=1, reason="r", run_id=None)
+        second_serves(conn)
         registry.roll_back(conn, WATCH, 1, reason="bad", run_id=None)
         active, _ = registry.serving(conn)[WATCH]
         registry.record(conn, a_version(3, parent=2, created_at=active.changed_at + 1))
