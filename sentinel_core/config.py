@@ -119,6 +119,26 @@ class WatchConfig:
 
 
 @dataclass(frozen=True)
+class MonitorConfig:
+    """How a model in production is compared with its past; a model's own settings may differ in any field.
+
+    An "hour" is one `monitor_step`, a day 24 of them: the rule knows nothing else of time.
+    """
+
+    current_hours: int = 24  # the current window; divides a day, or is whole days
+    max_current_days: int = 7  # it grows by whole days up to this where it holds too few samples
+    baseline: str = "same_weekday"  # of the weeks before, once there are two; or "preceding": the days just before
+    baseline_weeks: int = 4
+    baseline_days: int = 7
+    bins: int = 10
+    min_samples: int = 200
+    warn: float = 0.10  # of the adjusted PSI
+    critical: float = 0.25
+    resolve: float = 0.07
+    silence: bool = True  # no data, where there used to be some, is an incident too
+
+
+@dataclass(frozen=True)
 class SentinelConfig:
     """The whole product; `SentinelConfig(...)` validates and raises one ConfigError with every problem."""
 
@@ -138,6 +158,17 @@ class SentinelConfig:
     forecast_retention: str = "90d"
     emit_steps: Sequence[int] = ()  # leads shown on /metrics; empty: all
     auth: AuthConfig = field(default_factory=AuthConfig)
+    external_url: str | None = None  # where people reach the sidecar: alerts link there; default: its own address
+    require_login: bool = False  # to read the pages on loopback; elsewhere, and to change anything, always
+    monitoring: MonitorConfig = field(default_factory=MonitorConfig)
+    monitor_step: str = "1h"  # what the monitoring rule calls an hour; the demo shortens it
+    forecast_incidents: bool = True  # high forecast drift that retraining did not cure opens one
+    events_per_second: float = 100_000.0  # of one key that has no rate of its own
+    event_retention: str = "42d"
+    psi_retention: str = "400d"
+    incident_retention: str = "400d"  # of closed and resolved ones, with their timeline
+    audit_retention: str = "400d"
+    alert_networks: Sequence[str] = ()  # private networks that receivers may lie in, as "10.0.0.0/8"
 
     def __post_init__(self) -> None:
         problems = validation.problems(self)
@@ -145,6 +176,7 @@ class SentinelConfig:
             raise ConfigError(problems)
         object.__setattr__(self, "watches", tuple(self.watches))
         object.__setattr__(self, "emit_steps", tuple(self.emit_steps))
+        object.__setattr__(self, "alert_networks", tuple(self.alert_networks))
 
     @cached_property
     def store_path(self) -> Path:
@@ -160,6 +192,16 @@ class SentinelConfig:
     def resolved_data_url(self) -> str:
         """Where the segments and the artifacts are."""
         return self.data_url or (self.store_path / "data").as_uri()
+
+    @cached_property
+    def hour_seconds(self) -> int:
+        """What the monitoring rule calls an hour."""
+        return parse_duration(self.monitor_step)
+
+    @property
+    def public_url(self) -> str:
+        """Where links in alerts point, without a slash at the end."""
+        return (self.external_url or self.sidecar_url).rstrip("/")
 
     @property
     def dagster_url(self) -> str:
@@ -198,6 +240,8 @@ class SentinelConfig:
         values = known(data, cls, "")
         if isinstance(values.get("auth"), Mapping):
             values["auth"] = AuthConfig(**known(values["auth"], AuthConfig, "auth."))
+        if isinstance(values.get("monitoring"), Mapping):
+            values["monitoring"] = MonitorConfig(**known(values["monitoring"], MonitorConfig, "monitoring."))
         if isinstance(values.get("watches"), Sequence):
             values["watches"] = [
                 WatchConfig(**known(table, WatchConfig, f"watches[{index}].")) if isinstance(table, Mapping) else table
@@ -238,7 +282,7 @@ def _plain(value: Any) -> dict[str, Any]:
             item = value.model_path
         elif entry.name == "watches":
             item = [_plain(watch) for watch in item]
-        elif isinstance(item, AuthConfig):
+        elif isinstance(item, AuthConfig | MonitorConfig):
             item = _plain(item)
         elif isinstance(item, Mapping):
             item = dict(item)

@@ -20,7 +20,7 @@ from sentinel_core.errors import ConfigError
 from sentinel_core.series import LABEL_NAME, METRIC_NAME, legal_name
 
 if TYPE_CHECKING:
-    from sentinel_core.config import AuthConfig, SentinelConfig, WatchConfig
+    from sentinel_core.config import AuthConfig, MonitorConfig, SentinelConfig, WatchConfig
 
 MIN_STEP_SECONDS = 5  # a run per tick takes 3-9 s to start; 15 s keeps up, below 5 s every tick would come late
 MAX_STEPS = {
@@ -28,6 +28,7 @@ MAX_STEPS = {
     "lookback": 20_000,  # each tick reads it: 1.6 GB for 10,000 series
     "history": 1_000_000,  # 8 MB a series; 173 days at 15s, two years at 1m
 }
+_MONITORING_SPANS = ("monitor_step", "event_retention", "psi_retention", "incident_retention", "audit_retention")
 MAX_SECONDS = 3_660 * 86_400  # ten years: nobody has more, and arithmetic on times stays within 64 bits
 
 _SQL_URL = r"sqlite:////.+|postgresql(\+psycopg)?://(?=.)([^@]*@)?(\[[^]]*\]|[^/?:]*)(:(?P<port>\d+))?([/?].*)?"
@@ -42,6 +43,8 @@ def problems(config: "SentinelConfig") -> list[str]:
     if "auth" in typed:
         auth_found, _ = _type_problems(config.auth, "auth.")
         found += auth_found or _auth_problems(config.auth)
+    if "monitoring" in typed:
+        found += monitor_problems(config.monitoring, "monitoring.")
     if "watches" in typed:
         valid = []
         for index, watch in enumerate(config.watches):
@@ -101,7 +104,8 @@ def _wanted(annotation: Any) -> str:
     if origin is Mapping:
         return "a table of text to text" if arguments[1] is str else "a table"
     if origin is Sequence:
-        return "a list of whole numbers" if arguments[0] is int else f"a list of tables ({arguments[0].__name__})"
+        lists = {int: "a list of whole numbers", str: "a list of texts"}
+        return lists.get(arguments[0]) or f"a list of tables ({arguments[0].__name__})"
     plain = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     return plain.get(annotation) or f"a table ({annotation.__name__})"
 
@@ -164,10 +168,49 @@ def _config_problems(config: "SentinelConfig", typed: set[str]) -> list[str]:
         )
     if "emit_steps" in typed and any(step < 1 for step in config.emit_steps):
         found.append(f"emit_steps: {list(config.emit_steps)}: leads count from 1")
-    for span in ("settle_delay", "window_retention", "forecast_retention"):
+    for span in ("settle_delay", "window_retention", "forecast_retention", *_MONITORING_SPANS):
         if span in typed:
             _duration(getattr(config, span), span, found)
+    if "external_url" in typed and config.external_url is not None:
+        found += _url_problem("external_url", config.external_url)
+    if "events_per_second" in typed and not 0 < config.events_per_second < math.inf:
+        found.append(f"events_per_second: {config.events_per_second} lets nothing in; write a number above 0")
+    if "alert_networks" in typed:
+        found += [
+            f"alert_networks: {text!r} is not a network; write 10.0.0.0/8, or 10.1.2.3 for one machine"
+            for text in config.alert_networks
+            if not _is_network(text)
+        ]
     return found
+
+
+def monitor_problems(monitor: "MonitorConfig", where: str) -> list[str]:
+    """What is wrong with the settings of monitoring, a model's own or everybody's; each line begins with `where`."""
+    found, _ = _type_problems(monitor, where)
+    if found:
+        return found
+    hours, days = monitor.current_hours, monitor.max_current_days
+    if hours < 1 or (hours > 24 and hours % 24) or (hours < 24 and 24 % hours):
+        found.append(f"{where}current_hours: {hours} neither divides a day nor is whole days; write 6, 12, 24 or 48")
+    if not max(1, hours / 24) <= days <= 7:
+        found.append(f"{where}max_current_days: {days} is not between current_hours and 7 days")
+    if monitor.baseline not in ("same_weekday", "preceding"):
+        found.append(f"{where}baseline: {monitor.baseline!r} is unknown; write same_weekday or preceding")
+    ranges = {"baseline_weeks": (2, 8), "baseline_days": (1, 28), "bins": (4, 15), "min_samples": (50, 1_000_000)}
+    for name, (least, most) in ranges.items():
+        if not least <= getattr(monitor, name) <= most:
+            found.append(f"{where}{name}: {getattr(monitor, name)} is not between {least} and {most:,}")
+    if not 0 < monitor.resolve < monitor.warn < monitor.critical < math.inf:
+        found.append(f"{where}warn: 0 < resolve < warn < critical has to hold; the defaults are 0.07, 0.1 and 0.25")
+    return found
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def shown_url(url: str) -> str:

@@ -47,10 +47,45 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
         "mae": np.float64,  # mean |residual| over the leads that target ts, in the metric's unit
         "scaled": np.float64,  # the same, each lead divided by that lead's held-back training MAE
     },
+    "events": {
+        "model": np.int32,
+        "ts": np.int64,  # event time, whole seconds
+        "id": np.int64,  # 64-bit digest of the model and event_id, 0: none
+        "score": np.float64,  # NaN: missing
+        "number": np.float64,  # a prediction that is a number; NaN: none
+        "label": np.int64,  # fingerprint of a prediction that is text or a boolean, 0: none
+    },
+    "counts": {  # of one hour's events in the bins of a baseline version; several rows of the same hour add up
+        "model": np.int32,
+        "output": np.int8,
+        "baseline": np.int32,
+        "ts": np.int64,  # start of the hour
+        **{f"n{index:02d}": np.int32 for index in range(26)},
+    },
+    "psi": {
+        "model": np.int32,
+        "output": np.int8,
+        "ts": np.int64,  # end of the evaluated hour
+        "baseline": np.int32,
+        "days": np.int16,  # length of the current window, 0: less than a day
+        "psi": np.float64,
+        "adjusted": np.float64,
+        "lower": np.float64,  # 95 % interval of the true PSI
+        "upper": np.float64,
+        "floor": np.float64,  # what noise alone brings on average
+        "limit": np.float64,  # upper end of the normal range of psi
+        "p": np.float64,
+        "ratio": np.float64,  # psi over its expectation without overdispersion: what phi is learnt from
+        "n_baseline": np.float64,
+        "n_current": np.float64,
+        "state": np.int8,
+        "mode": np.int8,  # 0 live, 1 replay
+    },
 }
 # Rows per Parquet row group, the unit that a reader can skip. Windows are sorted by series, so a group is some series
 # over the whole span; forecasts by target time, of which a tick reads one step: small groups.
-ROW_GROUPS = {"windows": 122_880, "forecasts": 20_480, "scores": 122_880}
+ROW_GROUPS = {"windows": 122_880, "forecasts": 20_480, "scores": 122_880, "events": 122_880}
+ROW_GROUPS |= {"counts": 20_480, "psi": 20_480}
 GRACE_SECONDS = 3600.0  # a reader that listed a file has this long to open it
 _IN_LIST = 1000  # values in one IN (…): far below SQLite's limit
 _PROBED = 5  # of the newest files; one or two may be lost to a crash or to a person

@@ -1,0 +1,1 @@
+"""What an incident owes to whom, and its delivery."""

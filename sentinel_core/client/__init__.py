@@ -1,0 +1,1 @@
+"""Send prediction events to Sentinel from an application."""

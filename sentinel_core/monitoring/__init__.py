@@ -1,0 +1,1 @@
+"""Models in production: how what they predict moves against its own past. Pure: no store, no network."""
