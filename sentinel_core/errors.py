@@ -10,6 +10,10 @@ SentinelError
 ├── ArtifactError        a model file is missing, tampered with, truncated or foreign
 ├── ModelError           a model raised, hung, or returned NaN or the wrong shape
 ├── RegistryError        no such version, no predecessor to roll back to
+├── RequestError         what somebody asked for cannot be done as asked
+│   ├── NotFoundError    no such thing, or none of theirs
+│   ├── ForbiddenError   their role or their key's scopes do not allow it
+│   └── InvalidError     values that cannot be; names each of them
 └── ServiceError         a process of ours cannot start or be reached: busy port, second start
 """
 
@@ -73,6 +77,32 @@ class ModelError(SentinelError):
 
 class RegistryError(SentinelError):
     """The registry has no such version, or no predecessor."""
+
+
+class RequestError(SentinelError):
+    """What somebody asked for cannot be done as asked."""
+
+
+class NotFoundError(RequestError):
+    """There is no such thing, or none of theirs: nobody learns which."""
+
+
+class ForbiddenError(RequestError):
+    """A role or a key's scopes do not allow it."""
+
+
+class InvalidError(RequestError):
+    """Values that cannot be.
+
+    problems: what is wrong with each field, by its name ("settings.url")
+
+    >>> print(InvalidError({"name": "is empty", "min_severity": "write warn or critical"}))
+    name: is empty; min_severity: write warn or critical
+    """
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        self.problems = dict(problems)
+        super().__init__("; ".join(f"{name}: {problem}" for name, problem in self.problems.items()))
 
 
 class ServiceError(SentinelError):

@@ -1,0 +1,39 @@
+"""What every part of the sidecar works with; assembled once, by `sidecar.create_app`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sentinel_core.config import SentinelConfig
+from sentinel_core.storage.store import Store
+
+if TYPE_CHECKING:
+    from sentinel_core.apps.events import EventWriter
+    from sentinel_core.apps.metrics import Live
+    from sentinel_core.emitter.self_metrics import SidecarMetrics
+    from sentinel_core.security.keys import KeyRing
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a command needs: the store, the configuration in use, the clock and the keys. The CLI has one too."""
+
+    store: Store
+    config: Callable[[], SentinelConfig]  # a reload changes it while the process runs: ask each time
+    now: Callable[[], float]  # unix seconds
+    keyring: "KeyRing"
+
+
+@dataclass(frozen=True)
+class Services(Backend):
+    """What a page or an endpoint needs besides.
+
+    private: whether only this machine is answered: then pages may be read without a login, unless require_login
+    status: what /status.json answers for a configuration; called beside the event loop
+    """
+
+    writer: "EventWriter"
+    live: "Live"
+    metrics: "SidecarMetrics"
+    status: Callable[[SentinelConfig], Mapping[str, Any]]
+    private: bool
