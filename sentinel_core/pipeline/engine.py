@@ -8,13 +8,29 @@ from threadpoolctl import threadpool_limits
 from sentinel_core.actions import PERSON
 from sentinel_core.collector import collector_paused
 from sentinel_core.config import SentinelConfig
-from sentinel_core.pipeline import deciding, issuing, learning, maintenance, reading, scoring, serving
+from sentinel_core.pipeline import (
+    baselining,
+    deciding,
+    deleting,
+    draining,
+    evaluating,
+    issuing,
+    learning,
+    maintenance,
+    reading,
+    scoring,
+    serving,
+)
 from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reports import (
     ActionRequest,
     ActivationReport,
+    DeletionReport,
+    DrainReport,
     DriftReport,
+    EvaluationReport,
     ForecastReport,
+    MonitorPlan,
     ScrapeReport,
     TickPlan,
     TrainingReport,
@@ -113,6 +129,36 @@ class Engine:
     def serving(self, slug: str) -> ActivationReport:
         """What serves a watch now, and why."""
         return serving.serving(self.context, slug)
+
+    def monitoring_due(self, now: float | None = None) -> MonitorPlan | None:
+        """What monitoring has to do now, or at a given time; None when there is nothing. Cheap enough for each minute."""
+        return evaluating.due(self.context, now)
+
+    def drain(self) -> DrainReport:
+        """See `draining.drain`."""
+        with collector_paused():
+            return draining.drain(self.context)
+
+    def evaluate(self, start: int | None = None, end: int | None = None, *, mode: str = "live") -> EvaluationReport:
+        """See `evaluating.evaluate`."""
+        with collector_paused():
+            return evaluating.evaluate(self.context, start, end, mode=mode)
+
+    def pin_baseline(self, model_id: int, start: int, end: int, *, actor: str, reason: str) -> int:
+        """See `baselining.pin`."""
+        return baselining.pin(self.context, model_id, start, end, actor=actor, reason=reason)
+
+    def unpin_baseline(self, model_id: int, *, actor: str, reason: str) -> int:
+        """See `baselining.unpin`."""
+        return baselining.unpin(self.context, model_id, actor=actor, reason=reason)
+
+    def accept_as_new_normal(self, model_id: int, *, actor: str, reason: str) -> int:
+        """See `baselining.accept`."""
+        return baselining.accept(self.context, model_id, actor=actor, reason=reason)
+
+    def delete_model(self, model_id: int) -> DeletionReport:
+        """See `deleting.delete_model`."""
+        return deleting.delete_model(self.context, model_id)
 
     def maintain(self) -> dict[str, int]:
         """Compact, apply retention, collect garbage; returns what was done, in counts."""

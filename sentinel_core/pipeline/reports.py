@@ -124,3 +124,67 @@ class ActivationReport:
     span_start: int
     span_end: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class MonitorPlan:
+    """What monitoring has to do: drain the event log, evaluate the hours that end in [start, end], make late ones again.
+
+    start, end: ends of hours, unix seconds; None where no hour is due
+    """
+
+    drain: bool
+    start: int | None
+    end: int | None
+    late: bool
+
+
+@dataclass(frozen=True)
+class DrainReport:
+    """One draining of the event log into segments.
+
+    first_hour, last_hour: starts of the oldest and newest hour that events landed in; None where there were none
+    """
+
+    events: int
+    duplicates: int
+    dropped: int  # events of models that were deleted in between
+    log_rows: int
+    new_models: tuple[str, ...]
+    hours: Mapping[int, int] = field(default_factory=dict)  # start of the hour -> events that landed in it
+    late_hours: int = 0  # of models: hours evaluated already, that will be again
+
+
+@dataclass(frozen=True)
+class HourReport:
+    """One evaluated hour."""
+
+    hour: int  # its end, unix seconds
+    models: int
+    states: Mapping[str, int]  # state -> models
+    baselines: int  # versions made
+    transitions: Mapping[str, int]  # kind -> how many
+    worst: str | None = None  # model with the highest adjusted PSI
+    worst_adjusted: float | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """What one evaluation did; `changed` names the models whose incident, baseline or registration changed."""
+
+    hours: tuple[HourReport, ...]
+    late_evaluations: int = 0  # (model, hour) made again
+    behind: int = 0  # hours that are complete and still not evaluated: the next run goes on
+    mode: str = "live"
+    changed: Mapping[str, str] = field(default_factory=dict)  # "<project>/<model>" -> what happened
+    failures: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeletionReport:
+    """What went with a model: rows by table, rows of segments, and segments rewritten or dropped."""
+
+    model: str
+    tables: Mapping[str, int]
+    rows: int
+    segments: int
