@@ -340,6 +340,7 @@ api_keys = sa.Table(
     sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), nullable=False),
     sa.Column("name", sa.String(120), nullable=False),
     sa.Column("hash", sa.String(64), nullable=False),  # peppered HMAC-SHA256 of the secret part, hexadecimal
+    sa.Column("pepper", sa.String(8), nullable=False),  # tells which pepper that was, so that a lost one is noticed
     sa.Column("scopes", sa.String(64), nullable=False),  # of ingest, read, admin; by commas
     sa.Column("events_per_second", sa.Float),  # NULL: the configured default
     sa.Column("created_by", sa.String(120), nullable=False),

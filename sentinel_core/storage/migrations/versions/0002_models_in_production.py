@@ -69,6 +69,7 @@ def upgrade() -> None:
         sa.Column("project_id", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(length=120), nullable=False),
         sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("pepper", sa.String(length=8), nullable=False),
         sa.Column("scopes", sa.String(length=64), nullable=False),
         sa.Column("events_per_second", sa.Float(), nullable=True),
         sa.Column("created_by", sa.String(length=120), nullable=False),

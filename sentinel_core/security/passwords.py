@@ -1,0 +1,46 @@
+"""Passwords: what is accepted, and argon2id."""
+
+import unicodedata
+from functools import cached_property
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from sentinel_core.errors import InvalidError
+
+MIN_LENGTH = 12  # characters
+MAX_LENGTH = 1024  # nobody types more, and hashing must not be made to read a novel
+
+
+class Passwords:
+    """Hashes and verifies; a hash takes 64 MiB and half a second of CPU, so beside the event loop and few at once."""
+
+    def __init__(self, hasher: PasswordHasher | None = None) -> None:
+        self._hasher = hasher or PasswordHasher()  # argon2id, RFC 9106's second choice: t=3, 64 MiB, p=4
+
+    def hash(self, password: str) -> str:
+        """Hash a new password; InvalidError where it is too short or too long."""
+        if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
+            raise InvalidError([f"password: takes {MIN_LENGTH} to {MAX_LENGTH} characters; several words are good"])
+        return self._hasher.hash(_normal(password))
+
+    def verify(self, password_hash: str | None, password: str) -> bool:
+        """Whether it is the password; just as slow where there is none to compare with (None: no such user)."""
+        reference = self._nobodys  # made by whoever comes first, known user or not
+        try:
+            return self._hasher.verify(password_hash or reference, _normal(password)) and password_hash is not None
+        except (VerificationError, InvalidHashError):
+            return False
+
+    def outdated(self, password_hash: str) -> bool:
+        """Whether a hash was made with other parameters than today's."""
+        return self._hasher.check_needs_rehash(password_hash)
+
+    @cached_property
+    def _nobodys(self) -> str:
+        return self._hasher.hash("nobody's password")
+
+
+def _normal(password: str) -> str:
+    """The same characters, however a keyboard composes them."""
+    return unicodedata.normalize("NFKC", password)[:MAX_LENGTH]
