@@ -150,9 +150,34 @@ class DrainReport:
     duplicates: int
     dropped: int  # events of models that were deleted in between
     log_rows: int
-    new_models: tuple[str, ...]
+    new_models: tuple[str, ...]  # "<project>/<name>"
     hours: Mapping[int, int] = field(default_factory=dict)  # start of the hour -> events that landed in it
     late_hours: int = 0  # of models: hours evaluated already, that will be again
+
+
+@dataclass(frozen=True)
+class ModelChange:
+    """What happened to a model in production, as its partition of Dagster's `monitored_models` records it."""
+
+    model: str  # "<project>/<name>"
+    kind: str  # registered | baseline | a transition's kind: opened, escalated, resolved, …
+    detail: str  # in a sentence, for people
+    hour: int | None = None  # end of the evaluated hour, unix seconds
+    baseline_version: int | None = None
+    incident_id: int | None = None
+    severity: str | None = None  # warn | critical
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """The worst output of a model in the newest evaluated hour."""
+
+    model: str  # "<project>/<name>"
+    state: str
+    psi: float
+    adjusted: float
+    warn: float  # thresholds in effect, of the adjusted PSI
+    critical: float
 
 
 @dataclass(frozen=True)
@@ -164,19 +189,18 @@ class HourReport:
     states: Mapping[str, int]  # state -> models
     baselines: int  # versions made
     transitions: Mapping[str, int]  # kind -> how many
-    worst: str | None = None  # model with the highest adjusted PSI
-    worst_adjusted: float | None = None
 
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What one evaluation did; `changed` names the models whose incident, baseline or registration changed."""
+    """What one evaluation did; `worst` are the models with the highest adjusted PSI in the newest hour, at most 20."""
 
     hours: tuple[HourReport, ...]
     late_evaluations: int = 0  # (model, hour) made again
     behind: int = 0  # hours that are complete and still not evaluated: the next run goes on
     mode: str = "live"
-    changed: Mapping[str, str] = field(default_factory=dict)  # "<project>/<model>" -> what happened
+    changes: tuple[ModelChange, ...] = ()  # in the order in which they happened
+    worst: tuple[ModelScore, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
 
 
