@@ -193,13 +193,18 @@ class HourReport:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What one evaluation did; `worst` are the models with the highest adjusted PSI in the newest hour, at most 20."""
+    """What one evaluation did.
+
+    states: state -> enabled models, by the newest evaluation that each has (of a replay: by the last that it made)
+    worst: of the same evaluations those with the highest adjusted PSI, at most 20
+    """
 
     hours: tuple[HourReport, ...]
     late_evaluations: int = 0  # (model, hour) made again
     behind: int = 0  # hours that are complete and still not evaluated: the next run goes on
     mode: str = "live"
     changes: tuple[ModelChange, ...] = ()  # in the order in which they happened
+    states: Mapping[str, int] = field(default_factory=dict)
     worst: tuple[ModelScore, ...] = ()
     failures: Mapping[str, str] = field(default_factory=dict)
 
