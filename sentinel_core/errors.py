@@ -7,6 +7,7 @@ SentinelError
 │   └── PermanentSourceError   a retry changes nothing: 4xx, no such metric, too many series
 ├── StoreError           the SQL or the data store refuses: newer schema, full disk, locked
 │   └── ConflictError    somebody else changed it first; read again and decide again
+│       └── IllegalTransitionError   an incident's state does not allow that step; says which are
 ├── ArtifactError        a model file is missing, tampered with, truncated or foreign
 ├── ModelError           a model raised, hung, or returned NaN or the wrong shape
 ├── RegistryError        no such version, no predecessor to roll back to
@@ -14,6 +15,9 @@ SentinelError
 │   ├── NotFoundError    no such thing, or none of theirs
 │   ├── ForbiddenError   their role or their key's scopes do not allow it
 │   └── InvalidError     values that cannot be; names each of them
+├── DeliveryError        a receiver did not take an alert
+│   ├── TransientDeliveryError   worth a retry: refused, slow, 429, 5xx
+│   └── PermanentDeliveryError   a person must act: other 4xx, a redirect, an address that is not allowed
 └── ServiceError         a process of ours cannot start or be reached: busy port, second start
 """
 
@@ -60,6 +64,10 @@ class ConflictError(StoreError):
     """Somebody else changed the same thing first."""
 
 
+class IllegalTransitionError(ConflictError):
+    """An incident's state does not allow the step."""
+
+
 class ArtifactError(SentinelError):
     """A model file is missing, tampered with, truncated or foreign."""
 
@@ -103,6 +111,25 @@ class InvalidError(RequestError):
     def __init__(self, problems: Mapping[str, str]) -> None:
         self.problems = dict(problems)
         super().__init__("; ".join(f"{name}: {problem}" for name, problem in self.problems.items()))
+
+
+class DeliveryError(SentinelError):
+    """A receiver did not take an alert."""
+
+
+class TransientDeliveryError(DeliveryError):
+    """A retry may succeed.
+
+    retry_after: seconds that the receiver asked to be left alone
+    """
+
+    def __init__(self, message: str, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PermanentDeliveryError(DeliveryError):
+    """A retry will hardly help; a person must act."""
 
 
 class ServiceError(SentinelError):

@@ -263,13 +263,14 @@ incidents = sa.Table(
     # "<kind>:<model or watch id>" while open or acknowledged, NULL afterwards: two workers never make two incidents
     sa.Column("active_key", sa.String(64), unique=True),
     sa.Column("calm", sa.Integer, nullable=False, server_default="0"),  # evaluations in a row below the resolve level
+    sa.Column("eased", sa.Integer, nullable=False, server_default="0"),  # the same clearly below critical
     sa.Column("opened_at", sa.Float, nullable=False),
     sa.Column("updated_at", sa.Float, nullable=False),
     sa.Column("acknowledged_at", sa.Float),
     sa.Column("resolved_at", sa.Float),
     sa.Column("closed_at", sa.Float),
-    sa.Column("from_hour", sa.BigInteger),  # hours of the incident, left out of later baselines
-    sa.Column("until_hour", sa.BigInteger),
+    sa.Column("from_hour", sa.BigInteger, nullable=False),  # hours of the incident, left out of later baselines
+    sa.Column("until_hour", sa.BigInteger, nullable=False),
     sa.Column("baseline_version", sa.Integer),
     sa.Column("frozen", sa.Text),  # JSON: what the baseline and phi were when it opened
     sa.Column("assessment", sa.Text, nullable=False),  # JSON of the newest evaluation
@@ -320,14 +321,15 @@ deliveries = sa.Table(  # the outbox: alerts owed, sent and dead
     sa.Column("receiver_id", sa.Integer, sa.ForeignKey("receivers.id"), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),  # pending | delivered | dead
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("next_attempt_at", sa.Float, nullable=False),  # of pending ones; of Alertmanager's also when to repeat
+    sa.Column("next_attempt_at", sa.Float),  # of pending ones; of a delivered one when to repeat it, NULL: never
     sa.Column("leased_until", sa.Float),  # a dispatcher works on it
     sa.Column("lease", sa.String(32)),
     sa.Column("last_error", sa.Text),
     sa.Column("delivered_at", sa.Float),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.UniqueConstraint("transition_id", "receiver_id"),
-    sa.Index("deliveries_owed", "state", "next_attempt_at"),
+    sa.Index("deliveries_owed", "next_attempt_at"),
+    sa.Index("deliveries_of_incident", "incident_id", "receiver_id"),
     sqlite_autoincrement=True,
 )
 

@@ -169,13 +169,14 @@ def upgrade() -> None:
         sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("active_key", sa.String(length=64), nullable=True),
         sa.Column("calm", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("eased", sa.Integer(), server_default="0", nullable=False),
         sa.Column("opened_at", sa.Float(), nullable=False),
         sa.Column("updated_at", sa.Float(), nullable=False),
         sa.Column("acknowledged_at", sa.Float(), nullable=True),
         sa.Column("resolved_at", sa.Float(), nullable=True),
         sa.Column("closed_at", sa.Float(), nullable=True),
-        sa.Column("from_hour", sa.BigInteger(), nullable=True),
-        sa.Column("until_hour", sa.BigInteger(), nullable=True),
+        sa.Column("from_hour", sa.BigInteger(), nullable=False),
+        sa.Column("until_hour", sa.BigInteger(), nullable=False),
         sa.Column("baseline_version", sa.Integer(), nullable=True),
         sa.Column("frozen", sa.Text(), nullable=True),
         sa.Column("assessment", sa.Text(), nullable=False),
@@ -272,7 +273,7 @@ def upgrade() -> None:
         sa.Column("receiver_id", sa.Integer(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("next_attempt_at", sa.Float(), nullable=False),
+        sa.Column("next_attempt_at", sa.Float(), nullable=True),
         sa.Column("leased_until", sa.Float(), nullable=True),
         sa.Column("lease", sa.String(length=32), nullable=True),
         sa.Column("last_error", sa.Text(), nullable=True),
@@ -294,6 +295,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("transition_id", "receiver_id"),
         sqlite_autoincrement=True,
     )
-    op.create_index("deliveries_owed", "deliveries", ["state", "next_attempt_at"], unique=False)
+    op.create_index("deliveries_of_incident", "deliveries", ["incident_id", "receiver_id"], unique=False)
+    op.create_index("deliveries_owed", "deliveries", ["next_attempt_at"], unique=False)
     op.execute("insert into monitor_progress (id, revision) values (1, 0)")
     op.execute("insert into projects (name, created_at) values ('default', 0)")
