@@ -226,7 +226,7 @@ label_names = sa.Table(  # events hold fingerprints of labels; the first thousan
 event_log = sa.Table(  # acknowledged events that no segment holds yet; a row is one group commit
     "event_log",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),  # 200 a second for years
     sa.Column("received_at", sa.Float, nullable=False),
     sa.Column("events", sa.Integer, nullable=False),
     sa.Column("payload", sa.LargeBinary, nullable=False),  # see event_log.py

@@ -25,7 +25,7 @@ def upgrade() -> None:
     op.create_index("audit_by_time", "audit_log", ["at"], unique=False)
     op.create_table(
         "event_log",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("received_at", sa.Float(), nullable=False),
         sa.Column("events", sa.Integer(), nullable=False),
         sa.Column("payload", sa.LargeBinary(), nullable=False),
