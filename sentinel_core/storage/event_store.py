@@ -1,37 +1,181 @@
 """Events, their hourly counts, and PSI in segments.
 
-- `events`: what was drained, one file per drain and UTC day, sorted by (model, ts).
-- `counts`: events per hour and bin under a baseline version. Rows of the same hour ADD UP: a late event is one more row.
-- `psi`: one row per model, output and evaluated hour; a later row of the same key replaces an earlier one.
+- `events`: what was drained, a file per drain and UTC day, sorted by (model, ts).
+- `counts`: events per hour and bin under a baseline version. Rows of the same hour ADD UP.
+- `psi`: a row per model, output and evaluated hour; a later row of the same key replaces an earlier one.
 
 Segment keys: "1" of events (whole seconds), the seconds of an hour of counts and psi.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sentinel_core.storage.forecast_store import LIVE, REPLAY, newest_of_each
 from sentinel_core.storage.parquet import Columns
-from sentinel_core.storage.segments import Pending
+from sentinel_core.storage.segments import DATASETS, Pending, Segment
 from sentinel_core.storage.store import Store
-from sentinel_core.windows import FloatArray, IntArray
+from sentinel_core.windows import IntArray, unique
 
-LIVE, REPLAY = 0, 1
+__all__ = ["LIVE", "REPLAY"]
+
+DAY_SECONDS = 86_400
+EVENTS_KEY = "1"
+WIDTH = 26  # bins of a stored histogram
+BINS = tuple(f"n{index:02d}" for index in range(WIDTH))
+PSI_COLUMNS = tuple(DATASETS["psi"])
+# Files are sorted by these, so that a reader of one model skips what lies beside it.
+SORTED_BY: Mapping[str, tuple[str, ...]] = {
+    "events": ("model", "ts"),
+    "counts": ("model", "output", "ts"),
+    "psi": ("model", "output", "ts"),
+}
+OF_MODELS = tuple(SORTED_BY)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Whose counts to sum, and how: arrays of one length, one entry per model.
+
+    version:       of the baseline whose bins they were counted in
+    block_seconds: length of a block
+    since:         no event before this time counts, unix seconds
+    """
+
+    model: IntArray
+    version: IntArray
+    block_seconds: IntArray
+    since: IntArray
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Hours of models that do not count: t0 <= hour < t1; arrays of one length, any number of spans per model."""
+
+    model: IntArray
+    t0: IntArray
+    t1: IntArray
+
+    @classmethod
+    def of(cls, spans: Iterable[tuple[int, int, int]]) -> "Spans":
+        """Make them of (model id, t0, t1)."""
+        rows = np.array(sorted(spans), np.int64).reshape(-1, 3)
+        return cls(rows[:, 0].copy(), rows[:, 1].copy(), rows[:, 2].copy())
+
+
+@dataclass(frozen=True)
+class BlockSums:
+    """Counts per block: arrays of one length; age 0 is the newest block, counts float64 [n, width]."""
+
+    model: IntArray
+    output: IntArray
+    age: IntArray
+    counts: NDArray[np.float64]
+
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 def write_events(store: Store, columns: Mapping[str, NDArray[Any]], now: float) -> Pending:
     """Put events (columns of the dataset, any order) on the disk: one file per UTC day."""
-    raise NotImplementedError
+    return _by_day(store, "events", EVENTS_KEY, columns, now)
+
+
+def write_counts(
+    store: Store,
+    hour_seconds: int,
+    model: IntArray,
+    output: IntArray,
+    baseline: IntArray,
+    hour: IntArray,
+    counts: NDArray[np.int32],
+    now: float,
+) -> Pending:
+    """Put counts [n, WIDTH] of (model, output, baseline, start of the hour) [n] on the disk: one file per UTC day."""
+    columns: dict[str, NDArray[Any]] = {"model": model, "output": output, "baseline": baseline, "ts": hour}
+    columns |= {name: counts[:, index] for index, name in enumerate(BINS)}
+    return _by_day(store, "counts", str(hour_seconds), columns, now)
+
+
+def write_psi(store: Store, hour_seconds: int, columns: Mapping[str, NDArray[Any]], now: float) -> Pending:
+    """Put evaluations (columns of the dataset, one row of each key) on the disk: one file per UTC day."""
+    return _by_day(store, "psi", str(hour_seconds), columns, now)
+
+
+def write_rows(
+    store: Store, dataset: str, key: str, columns: Mapping[str, NDArray[Any]], now: float, position: int | None = None
+) -> Pending:
+    """Put rows of one of OF_MODELS on the disk as one file, sorted as its readers want it."""
+    if not len(columns["ts"]):
+        return Pending((), now)
+    order = np.lexsort([columns[name] for name in reversed(SORTED_BY[dataset])])
+    ordered = {name: column[order] for name, column in columns.items()}
+    t0, t1 = int(columns["ts"].min()), int(columns["ts"].max())
+    return store.segments.write(dataset, key, ordered, t0, t1, now, position=position)
+
+
+def _by_day(store: Store, dataset: str, key: str, columns: Mapping[str, NDArray[Any]], now: float) -> Pending:
+    days = np.asarray(columns["ts"], np.int64) // DAY_SECONDS
+    found = unique(days)
+    if len(found) == 1:
+        return write_rows(store, dataset, key, columns, now)
+    pendings = []
+    for day in found:
+        rows = days == day
+        part = {name: np.asarray(column)[rows] for name, column in columns.items()}
+        pendings.append(write_rows(store, dataset, key, part, now))
+    return Pending.joined(pendings, now)
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 def read_events(
     store: Store, t0: int, t1: int, columns: Sequence[str], model_ids: Collection[int] | None = None
 ) -> Columns:
-    """Return drained events with t0 <= ts < t1 of some models, or of all."""
-    raise NotImplementedError
+    """Return drained events with t0 <= ts < t1 of some models, or of all; grouped by model within a file only."""
+    return _read(store, "events", EVENTS_KEY, t0, t1 - 1, columns, model_ids)
+
+
+def block_sums(
+    store: Store, hour_seconds: int, t0: int, t1: int, wanted: Wanted, left_out: Spans, width: int
+) -> BlockSums:
+    """Sum the counts of hours in [t0, t1) by model, output and age of the block, which ends at t1.
+
+    width: how many of the bins are used; the others are not read
+    """
+    if not len(wanted.model):
+        return _no_sums(width)
+    sums = ", ".join(f"sum({name})::double as {name}" for name in BINS[:width])
+    gaps = (
+        "and not exists (from left_out where left_out.model = c.model and c.ts >= left_out.t0 and c.ts < left_out.t1)"
+        if len(left_out.model)
+        else ""
+    )
+    sql = f"""
+        select c.model::bigint as model, c.output::bigint as output,
+               ({t1 - 1} - c.ts) // wanted.block_seconds as age, {sums}
+        from {{files}} as c join wanted on c.model = wanted.model and c.baseline = wanted.version
+        where c.ts >= {t0} and c.ts < {t1} and c.ts >= wanted.since {gaps}
+        group by all"""
+    tables = {"wanted": vars(wanted), "left_out": vars(left_out)}
+
+    def read(segments: list[Segment]) -> Columns | None:
+        return store.segments.query(segments, sql, tables) if segments else None
+
+    found = store.segments.live("counts", str(hour_seconds), t0, t1 - 1, read)
+    if found is None:
+        return _no_sums(width)
+    counts = np.stack([found[name] for name in BINS[:width]], axis=1)
+    return BlockSums(found["model"], found["output"], found["age"], counts)
+
+
+def _no_sums(width: int) -> BlockSums:
+    none = np.empty(0, np.int64)
+    return BlockSums(none, none, none, np.empty((0, width)))
 
 
 def read_psi(
@@ -41,11 +185,72 @@ def read_psi(
     t1: int,
     *,
     model_ids: Collection[int] | None = None,
-    columns: Sequence[str] | None = None,
     mode: int | None = None,
 ) -> Columns:
     """Return the evaluations of hours that end in [t0, t1], the newest of each, sorted by (model, output, ts).
 
     mode: LIVE or REPLAY; None: the newest of both
     """
-    raise NotImplementedError
+    rows = _read(store, "psi", str(hour_seconds), t0, t1, PSI_COLUMNS, model_ids)
+    if mode is not None:
+        mine = rows["mode"] == mode
+        rows = {name: column[mine] for name, column in rows.items()}
+    return newest_psi(rows)
+
+
+def newest_psi(rows: Columns) -> Columns:
+    """Keep the last row of each (model, output, ts), sorted by them; rows come in the order of their commits."""
+    return newest_of_each(rows, SORTED_BY["psi"], SORTED_BY["psi"])
+
+
+def _read(
+    store: Store, dataset: str, key: str, t0: int, t1: int, columns: Sequence[str], model_ids: Collection[int] | None
+) -> Columns:
+    where, parameters = "ts between ? and ?", [t0, t1]
+    if model_ids is not None:
+        if not model_ids:
+            return store.segments.read([], columns)
+        # the bounds let DuckDB skip row groups, which a list does not
+        where += f" and model between {min(model_ids)} and {max(model_ids)}"
+        if len(model_ids) <= max(model_ids) - min(model_ids):
+            where += f" and list_contains([{', '.join(map(str, sorted(model_ids)))}], model)"
+
+    def read(segments: list[Segment]) -> Columns:
+        return store.segments.read(segments, columns, where, parameters)
+
+    return store.segments.live(dataset, key, t0, t1, read)
+
+
+# ---- a model without a trace -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Segments rewritten without a model, waiting for their commit."""
+
+    pending: Pending
+    drop: tuple[int, ...]
+    rows: int  # of the model
+
+    @property
+    def segments(self) -> int:
+        """How many segments hold rows of the model."""
+        return len(self.drop)
+
+
+def without_model(store: Store, model_id: int, now: float) -> Removal:
+    """Write every segment that holds rows of a model anew without them; commit `pending` and drop `drop` together.
+
+    Raises SegmentGoneError where a compaction was faster: ask again.
+    """
+    pendings, drop, rows = [], [], 0
+    for dataset in OF_MODELS:
+        for segment in store.segments.segments(dataset):
+            mine = len(store.segments.read([segment], ["model"], "model = ?", [model_id])["model"])
+            if not mine:
+                continue
+            kept = store.segments.read([segment], tuple(DATASETS[dataset]), "model <> ?", [model_id])
+            pendings.append(write_rows(store, dataset, segment.key, kept, now, segment.position))
+            drop.append(segment.id)
+            rows += mine
+    return Removal(Pending.joined(pendings, now), tuple(drop), rows)

@@ -102,16 +102,18 @@ def read_scores(
     return _read(store, "scores", step_seconds, ts0, ts1, condition, [ts0, ts1])
 
 
-def newest_of_each(columns: Mapping[str, NDArray[Any]], key: Sequence[str]) -> Columns:
-    """Keep the last row of each key, sorted by (ts, watch, fp); rows come in the order in which they were committed.
+def newest_of_each(
+    columns: Mapping[str, NDArray[Any]], key: Sequence[str], order_by: Sequence[str] = ("ts", "watch", "fp")
+) -> Columns:
+    """Keep the last row of each key, sorted by some of its columns; rows come in the order of their commits.
 
     >>> rows = {"watch": [1, 1], "fp": [7, 7], "ts": [60, 60], "mae": [0.5, 0.4]}
     >>> kept = newest_of_each({k: np.array(v) for k, v in rows.items()}, ("watch", "fp", "ts"))
     >>> kept["mae"].tolist()
     [0.4]
     """
-    rest = [name for name in key if name not in ("ts", "watch", "fp")]
-    order = np.lexsort([columns[name] for name in (*rest, "fp", "watch", "ts")])  # stable: later commits stay later
+    rest = [name for name in key if name not in order_by]
+    order = np.lexsort([columns[name] for name in (*rest, *reversed(order_by))])  # stable: later commits stay later
     if _has_repeats(columns, key):
         ordered = [columns[name][order] for name in key]
         last = np.ones(len(order), bool)

@@ -77,6 +77,21 @@ class ParquetEngine:
             found = {name: column[order] for name, column in found.items()}
         return found
 
+    def query(self, addresses: Sequence[str], sql: str, tables: Mapping[str, Mapping[str, NDArray[Any]]]) -> Columns:
+        """Return the columns of a query over `{files}` and small tables of numpy columns; rows in any order.
+
+        Raises duckdb.Error where a file is missing or is not Parquet.
+        """
+        files = f"read_parquet([{', '.join(map(_quoted, addresses))}])"
+        cursor = self._cursor()
+        try:
+            for name, columns in tables.items():
+                cursor.register(name, dict(columns))
+            result = cursor.execute(sql.replace("{files}", files)).fetchnumpy()
+        finally:
+            cursor.close()
+        return {name: np.asarray(column) for name, column in result.items()}
+
     def close(self) -> None:
         """Free the DuckDB instance."""
         with self._lock:

@@ -262,6 +262,17 @@ class SegmentStore:
         with self._translated(segments):
             return self._parquet.read(addresses, columns, where, parameters)
 
+    def query(
+        self, segments: Sequence[Segment], sql: str, tables: Mapping[str, Mapping[str, NDArray[Any]]] = {}
+    ) -> Columns:
+        """Return the columns of a query over the rows of at least one segment (`{files}` in it) and of small tables.
+
+        Raises what `read` raises.
+        """
+        addresses = [self.folder.address(segment.path) for segment in segments]
+        with self._translated(segments):
+            return self._parquet.query(addresses, sql, tables)
+
     def live(self, dataset: str, key: str, t0: int, t1: int, reader: Callable[[list[Segment]], T]) -> T:
         """Return `reader(live segments in [t0, t1])`, with a fresh list whenever a file was collected under it."""
         listed = self.segments(dataset, key, t0, t1)
