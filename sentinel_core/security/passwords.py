@@ -21,7 +21,7 @@ class Passwords:
     def hash(self, password: str) -> str:
         """Hash a new password; InvalidError where it is too short or too long."""
         if not MIN_LENGTH <= len(password) <= MAX_LENGTH:
-            raise InvalidError([f"password: takes {MIN_LENGTH} to {MAX_LENGTH} characters; several words are good"])
+            raise InvalidError({"password": f"takes {MIN_LENGTH} to {MAX_LENGTH} characters; several words are good"})
         return self._hasher.hash(_normal(password))
 
     def verify(self, password_hash: str | None, password: str) -> bool:

@@ -31,8 +31,8 @@ _OF_SCOPE: dict[Scope, frozenset[Action]] = {
 class Principal:
     """Somebody who was recognised.
 
-    kind:       a key, a user with a session, somebody "local" who reads pages on this machine without a login, or "cli":
-                the command line, where whoever can read the store can change it
+    kind:       a key, a user with a session, "local": somebody who reads pages on this machine without a login, or
+                "cli": the command line, where whoever can read the store can change it
     id:         of the key or the user, as text
     project_id: the only project they see; None: every one
     """

@@ -68,7 +68,7 @@ def _create(path: Path) -> None:
     """Put a fresh secret there, whole and on the disk before it has its name; one that is there already stays."""
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        with open(fresh, "x", encoding="ascii", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(secrets.token_hex(MIN_BYTES) + "\n")
             file.flush()
             os.fsync(file.fileno())
