@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sentinel_core.config import SentinelConfig
+from sentinel_core.security.keys import KeyRing
+from sentinel_core.security.passwords import Passwords
 from sentinel_core.storage.store import Store
 
 if TYPE_CHECKING:
+    from sentinel_core.apps.access import Access
     from sentinel_core.apps.events import EventWriter
     from sentinel_core.apps.metrics import Live
     from sentinel_core.emitter.self_metrics import SidecarMetrics
-    from sentinel_core.security.keys import KeyRing
 
 
 @dataclass(frozen=True)
@@ -21,17 +23,19 @@ class Backend:
     store: Store
     config: Callable[[], SentinelConfig]  # a reload changes it while the process runs: ask each time
     now: Callable[[], float]  # unix seconds
-    keyring: "KeyRing"
+    keyring: KeyRing
+    passwords: Passwords
 
 
 @dataclass(frozen=True)
 class Services(Backend):
     """What a page or an endpoint needs besides.
 
-    private: whether only this machine is answered: then pages may be read without a login, unless require_login
     status: what /status.json answers for a configuration; called beside the event loop
+    private: whether only this machine is answered
     """
 
+    access: "Access"
     writer: "EventWriter"
     live: "Live"
     metrics: "SidecarMetrics"

@@ -1,0 +1,44 @@
+"""What every command begins with: may they, is it theirs, and are the values possible."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from sentinel_core.apps.services import Backend
+from sentinel_core.errors import ConfigError, ForbiddenError, InvalidError, NotFoundError
+from sentinel_core.pipeline.context import Context
+from sentinel_core.security.principals import Action, Principal
+from sentinel_core.storage import model_store
+from sentinel_core.storage.model_store import Project
+
+_DOING = {"ingest": "send events", "read": "read", "operate": "operate", "administer": "administer", "govern": "govern"}
+
+
+def allow(principal: Principal, action: Action) -> None:
+    """ForbiddenError unless the principal may do such a thing at all."""
+    if not principal.may(action):
+        raise ForbiddenError(f"{principal.actor} may not {_DOING[action]}; an admin can change that")
+
+
+def project_of(conn: sa.Connection, principal: Principal, project_id: int) -> Project:
+    """One of the projects that they see."""
+    project = model_store.project(conn, project_id) if principal.sees(project_id) else None
+    if project is None:
+        raise NotFoundError(f"there is no project {project_id}")
+    return project
+
+
+@contextmanager
+def valid() -> Iterator[None]:
+    """What is a problem of somebody's values, not of the configuration: "field: what is wrong and what to write"."""
+    try:
+        yield
+    except ConfigError as error:
+        named = (problem.partition(": ") for problem in error.problems)
+        raise InvalidError({name: text or name for name, _, text in named}) from None
+
+
+def context(backend: Backend) -> Context:
+    """What the pipeline's steps work with."""
+    return Context(backend.config(), backend.store, backend.now)
