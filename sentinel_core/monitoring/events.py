@@ -7,6 +7,7 @@ which is what keeps features and names of people out of the store.
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -60,6 +61,7 @@ class Submission:
     models: name of each event's model; ts: whole unix seconds; ids: digest of event_id, 0 without one
     scores, numbers: NaN where there is none; labels: fingerprint, 0 where there is none
     texts: label -> what people call it
+    refused: name of the model, empty where it cannot be told -> how many of its events were
     """
 
     models: list[str] = field(default_factory=list)
@@ -70,6 +72,7 @@ class Submission:
     labels: list[int] = field(default_factory=list)
     texts: dict[int, str] = field(default_factory=dict)
     rejected: list[Problem] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -97,10 +100,15 @@ def fingerprint(label: str) -> int:
     return int.from_bytes(blake2b(label.encode(), digest_size=8).digest(), "big", signed=True) or 1
 
 
+class _Named(msgspec.Struct):
+    model_id: str = ""
+
+
 # ---- reading a body --------------------------------------------------------------------------------------------------
 
 _ONE = msgspec.json.Decoder(Event)
 _ARRAY = msgspec.json.Decoder(list[Event])
+_NAMED = msgspec.json.Decoder(_Named)
 _ITEMS = msgspec.json.Decoder(list[msgspec.Raw])
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # ValidationError is a DecodeError
 
@@ -130,7 +138,7 @@ def _judged(body: bytes, form: Form, now: float, digest: Digest) -> Submission |
         return items
     if len(items) > MAX_EVENTS:
         return _too_many(len(items))
-    events, places, rejected = [], [], []
+    events, places, rejected, refused = [], [], [], Counter[str]()
     for index, item in enumerate(items):
         one = _event(item)
         if isinstance(one, Event):
@@ -138,8 +146,10 @@ def _judged(body: bytes, form: Form, now: float, digest: Digest) -> Submission |
             places.append(index)
         else:
             rejected.append(msgspec.structs.replace(one, index=index))
+            refused[_model_of(item)] += 1
     kept = _columns(events, places, now, digest)
     kept.rejected = sorted([*rejected, *kept.rejected], key=lambda one: one.index or 0)
+    kept.refused += refused
     return kept
 
 
@@ -158,6 +168,13 @@ def _array_items(body: bytes) -> Sequence[bytes | msgspec.Raw] | Problem:
         if not isinstance(found, list):
             return problem("malformed", f"the body is not valid JSON: {_said(error)}", status=400)
         return [json.dumps(one).encode() for one in found]
+
+
+def _model_of(item: bytes | msgspec.Raw) -> str:
+    try:
+        return _NAMED.decode(item).model_id
+    except _UNREADABLE:
+        return ""
 
 
 def _event(item: bytes | msgspec.Raw) -> Event | Problem:
@@ -191,16 +208,19 @@ def _columns(events: Sequence[Event], places: Sequence[int], now: float, digest:
     for place, event in zip(places, events, strict=True):
         score, prediction, name = event.score, event.prediction, event.model_id
         time = event.event_time.timestamp()
+        wrong = None
         if name != good_name:
-            if not name.isprintable() or name != name.strip():
-                kept.rejected.append(_at(place, "invalid-name", _NAME, "model_id"))
-                continue
-            good_name = name
+            if name.isprintable() and name == name.strip():
+                good_name = name
+            else:
+                wrong = problem("invalid-name", _NAME, field="model_id")
         if not earliest <= time <= latest:
-            kept.rejected.append(_off_time(place, time > latest))
-            continue
+            wrong = wrong or (_FUTURE if time > latest else _LATE)
         if score is absent and prediction is absent:
-            kept.rejected.append(_at(place, "empty", _EMPTY, "score"))
+            wrong = wrong or problem("empty", _EMPTY, field="score")
+        if wrong:
+            kept.rejected.append(msgspec.structs.replace(wrong, index=place))
+            kept.refused[name] += 1
             continue
         number, label = nothing, 0
         if type(prediction) is float:
@@ -251,18 +271,16 @@ def problem(kind: str, detail: str, *, status: int = 422, field: str | None = No
     return Problem(f"urn:problem-type:sentinel:{kind}", TITLES[kind], status, detail, field=field)
 
 
-def _at(index: int, kind: str, detail: str, field: str) -> Problem:
-    return msgspec.structs.replace(problem(kind, detail, field=field), index=index)
-
-
-def _off_time(index: int, future: bool) -> Problem:
-    if future:
-        limit = f"event_time is more than {MAX_FUTURE_SECONDS // 60} minutes in the future: check the clock"
-        return _at(index, "in-the-future", limit, "event_time")
-    days = MAX_LATE_SECONDS // 86_400
-    return _at(
-        index, "too-late", f"event_time is more than {days} days ago: what is older is not counted", "event_time"
-    )
+_FUTURE = problem(
+    "in-the-future",
+    f"event_time is more than {MAX_FUTURE_SECONDS // 60} minutes in the future: check the clock that made it",
+    field="event_time",
+)
+_LATE = problem(
+    "too-late",
+    f"event_time is more than {MAX_LATE_SECONDS // 86_400} days ago: events that old are not counted any more",
+    field="event_time",
+)
 
 
 def _not_finite(name: str) -> Problem:
