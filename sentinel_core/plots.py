@@ -11,7 +11,7 @@ from sentinel_core.forecasts import Fitted, issue
 from sentinel_core.windows import Window
 
 if TYPE_CHECKING:  # the pipeline draws with this module
-    from sentinel_core.pipeline.reports import DriftReport
+    from sentinel_core.pipeline.reports import DriftReport, ModelScore
 
 MAX_PANELS = 3
 _ACTUAL, _FORECAST, _LOW, _HIGH = "#3b4252", "#0b84a5", "#d18700", "#c0392b"
@@ -56,6 +56,19 @@ def drift_png(report: "DriftReport") -> bytes:
     axis.invert_yaxis()
     axis.xaxis.set_major_formatter("{x:.0%}")
     axis.legend(loc="lower right", fontsize=7, frameon=False)
+    return _png(figure)
+
+
+def psi_png(scores: "Sequence[ModelScore]") -> bytes:
+    """Adjusted PSI of some models, worst first, before the thresholds of each. Returns a small PNG."""
+    figure, (axis,) = _canvas(1, "adjusted PSI by model", height=0.6 + 0.25 * max(1, len(scores)))
+    names = [score.model for score in scores]
+    colours = {"warning": _LOW, "critical": _HIGH}
+    axis.barh(names, [score.adjusted for score in scores], color=[colours.get(one.state, _FORECAST) for one in scores])
+    for limits, colour in (([one.warn for one in scores], _LOW), ([one.critical for one in scores], _HIGH)):
+        axis.scatter(limits, names, marker="|", s=120, color=colour)
+    axis.set_xlim(left=0)
+    axis.invert_yaxis()
     return _png(figure)
 
 

@@ -1,13 +1,13 @@
 """Dagster's side of Sentinel: when the loop runs, and the record of what happened.
 
     definitions.py   everything together: `build_defs()`
-    partitions.py    hours and watches, and the span of time that a run covers
-    assets/          one file per family: the hour's assets, the watch's models
+    partitions.py    hours, watches and models, and the span of time that a run covers
+    assets/          one file per family: the hour's assets, the watch's models, models in production
     checks.py        the fleet's asset checks
     metadata.py      reports of the core -> metadata, tags and data versions
-    jobs.py          tick, train, rollback, release, compact, maintain; and the run requests for them
+    jobs.py          tick, train, rollback, release, monitor, deliver, compact, maintain; and the run requests for them
     schedules.py     the minute, every watch's cron, housekeeping
-    sensors.py       drift and cold starts, new and removed watches, ticks between the minutes
+    sensors.py       drift and cold starts, new and removed watches, ticks between the minutes, alerts that are owed
     resources.py     the engine, opened from the applied configuration
     retention.py     deletes old runs of ticks with their files
     reconcile.py     before a start: ends runs whose worker is gone

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from sentinel_core.pipeline.reports import DriftReport
+from sentinel_core.pipeline.reports import DriftReport, EvaluationReport
 from sentinel_dagster.metadata import failures_table
 
 WARN_SHARE = 0.1  # of the scored series at low drift or worse; some always drift, a tenth at once has a common cause
@@ -27,6 +27,12 @@ WATCHES_FORECAST = dg.AssetCheckSpec(
     description=f"Warns when a watch could not be forecast, fails when {FAILED_SHARE:.0%} could not.",
 )
 
+MODELS_IN_PRODUCTION = dg.AssetCheckSpec(
+    "models_in_production",
+    asset="psi_scores",
+    description="Warns while a model in production stands at warning, fails while one is critical.",
+)
+
 
 def fleet_drift(report: DriftReport) -> dg.AssetCheckResult:
     """Judge the fleet by the share of its series that drift."""
@@ -37,6 +43,17 @@ def fleet_drift(report: DriftReport) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.ERROR if high else dg.AssetCheckSeverity.WARN,
         description=f"{report.share_low:.1%} of the series drift, {report.share_high:.1%} of them high",
         metadata={"share_low": report.share_low, "share_high": report.share_high},
+    )
+
+
+def models_in_production(report: EvaluationReport) -> dg.AssetCheckResult:
+    """Judge the models by the worst of them: each is somebody's product."""
+    critical, warning = report.states.get("critical", 0), report.states.get("warning", 0)
+    return dg.AssetCheckResult(
+        check_name=MODELS_IN_PRODUCTION.name,
+        passed=not critical and not warning,
+        severity=dg.AssetCheckSeverity.ERROR if critical else dg.AssetCheckSeverity.WARN,
+        description=f"{critical} critical, {warning} at warning, of {sum(report.states.values())} models",
     )
 
 

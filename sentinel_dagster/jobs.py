@@ -6,16 +6,25 @@ run at a time), and `dagster/max_runtime` ends a run that hangs.
 """
 
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 
 from sentinel_core.errors import ConfigError
 from sentinel_core.pipeline.deciding import LEASE_SECONDS
-from sentinel_core.pipeline.reports import TickPlan, TrainingReport
+from sentinel_core.pipeline.reports import MonitorPlan, TickPlan, TrainingReport
 from sentinel_dagster.assets.models import TRAINING_POOL, ActivationConfig, promotion, training
-from sentinel_dagster.metadata import ACTIVE_MODELS, MODEL_VERSIONS, SCRAPED_WINDOWS, outcomes_table
+from sentinel_dagster.assets.monitoring import EvaluationConfig
+from sentinel_dagster.metadata import (
+    ACTIVE_MODELS,
+    MODEL_VERSIONS,
+    PREDICTION_EVENTS,
+    PSI_SCORES,
+    SCRAPED_WINDOWS,
+    outcomes_table,
+)
 from sentinel_dagster.partitions import RANGE_END_TAG, RANGE_START_TAG, WATCHES, hour_key
 from sentinel_dagster.resources import EngineResource
 from sentinel_dagster.retention import KEEP_DAYS, KEEP_HOURLY_DAYS, purge_runs
@@ -49,6 +58,16 @@ tick = dg.define_asset_job(
     description="Scrape what is new, forecast from it, score the forecasts whose time has come: all watches at once.",
     run_tags=_tags("tick", max_runtime_seconds=3_600),
     tags={LANE_TAG: "tick"},
+    executor_def=dg.in_process_executor,
+)
+
+monitor = dg.define_asset_job(
+    "monitor",
+    selection=dg.AssetSelection.assets(PREDICTION_EVENTS, PSI_SCORES),
+    config=dg.RunConfig({"psi_scores": EvaluationConfig(mode="live")}),
+    description="Models in production: drain the event log, then compare every complete hour with the past.",
+    run_tags=_tags("monitor", max_runtime_seconds=3_600),
+    tags={LANE_TAG: "monitor"},
     executor_def=dg.in_process_executor,
 )
 
@@ -146,6 +165,29 @@ def train() -> None:
 
 @dg.op(
     out=dg.Out(dg.Nothing),
+    tags={"kind": "http"},
+    description="Sends the alerts that are owed, and tries those again that failed before.",
+)
+def deliver_alerts(context: dg.OpExecutionContext, engine: EngineResource) -> None:
+    """Send what is owed; what a receiver refuses stays owed, and is nobody else's business."""
+    with engine.open() as core:
+        context.add_output_metadata(asdict(core.deliver()))
+
+
+# A run that dies leaves its alerts owed; its leases lapse and the next run sends them.
+@dg.job(
+    description="Send the alerts that are owed.",
+    run_tags=_tags("deliver", max_runtime_seconds=600),
+    tags={LANE_TAG: "deliver"},
+    executor_def=dg.in_process_executor,
+)
+def deliver() -> None:
+    """Send what is owed."""
+    deliver_alerts()
+
+
+@dg.op(
+    out=dg.Out(dg.Nothing),
     tags={"kind": "parquet"},
     description="Compacts small segments, applies retention, collects garbage.",
 )
@@ -200,6 +242,20 @@ def maintain() -> None:
     purge_event_log(maintain_store())
 
 
+def monitor_request(plan: MonitorPlan, at: datetime) -> dg.RunRequest:
+    """Ask for one run: drain, and evaluate where an hour is complete or was touched again."""
+    now = int(at.timestamp())
+    # an evaluated hour is called by its end, its partition is the hour of the clock that it lies in
+    first, last = (hour_key(now if end is None else min(now, end - 1)) for end in (plan.start, plan.end))
+    evaluates = plan.start is not None or plan.late
+    return dg.RunRequest(
+        run_key=f"monitor:{at.isoformat()}",
+        run_config={"ops": {"psi_scores": {"config": {"mode": "live"}}}} if evaluates else {},
+        asset_selection=None if evaluates else [PREDICTION_EVENTS],
+        **_partitions(first, last),
+    )
+
+
 def tick_request(plan: TickPlan, attempt: str, *, watches: int) -> dg.RunRequest:
     """Ask for one run over the plan's hours; `attempt` lets a span that failed be asked for again.
 
@@ -218,9 +274,15 @@ def tick_request(plan: TickPlan, attempt: str, *, watches: int) -> dg.RunRequest
                 "drift_scores": {"config": {"mode": "live", **planned}},
             }
         },
-        partition_key=first if first == last else None,
-        tags={} if first == last else {RANGE_START_TAG: first, RANGE_END_TAG: last},
+        **_partitions(first, last),
     )
+
+
+def _partitions(first: str, last: str) -> dict[str, Any]:
+    """An hour, or a contiguous range of hours, as a run request says it."""
+    if first == last:
+        return {"partition_key": first}
+    return {"tags": {RANGE_START_TAG: first, RANGE_END_TAG: last}}
 
 
 def train_request(*, kind: str, cause: str, reason: str, slugs: list[str], run_key: str) -> dg.RunRequest:
@@ -233,7 +295,7 @@ def train_request(*, kind: str, cause: str, reason: str, slugs: list[str], run_k
     )
 
 
-def tick_in_flight(instance: dg.DagsterInstance) -> bool:
-    """Whether a tick is queued or running: the next one will cover what this one does not."""
-    unfinished = dg.RunsFilter(tags={LANE_TAG: "tick"}, statuses=UNFINISHED)
+def in_flight(instance: dg.DagsterInstance, lane: str) -> bool:
+    """Whether a run of a lane is queued or running: the next one will cover what this one does not."""
+    unfinished = dg.RunsFilter(tags={LANE_TAG: lane}, statuses=UNFINISHED)
     return bool(instance.get_run_records(unfinished, limit=1))

@@ -8,8 +8,11 @@ import dagster as dg
 from sentinel_core import plots
 from sentinel_core.pipeline.reports import (
     ActivationReport,
+    DrainReport,
     DriftReport,
+    EvaluationReport,
     ForecastReport,
+    ModelChange,
     ScrapeReport,
     TrainingReport,
     WatchDrift,
@@ -21,6 +24,10 @@ MOST_ROWS = 20  # of a table in an event
 SCRAPED_WINDOWS = dg.AssetKey("scraped_windows")
 MODEL_VERSIONS = dg.AssetKey("model_versions")
 ACTIVE_MODELS = dg.AssetKey("active_models")
+PREDICTION_EVENTS = dg.AssetKey("prediction_events")
+PSI_SCORES = dg.AssetKey("psi_scores")
+MONITORED_MODELS = dg.AssetKey("monitored_models")
+CHANGED_TAG = "sentinel/models"  # on runs that logged what happened to a model in production
 CODE_VERSION = "1"  # of what the assets mean; raised when the same input would give another output
 
 _SEVERITIES = {"none": 0, "low": 1, "high": 2}
@@ -167,6 +174,75 @@ def activation_tags(report: ActivationReport) -> dict[str, str]:
     return {"sentinel/version": label(report.version), "sentinel/action": report.action}
 
 
+def drain_metadata(report: DrainReport) -> Metadata:
+    """What came out of the event log."""
+    metadata: Metadata = {
+        "events": dg.MetadataValue.int(report.events),
+        "duplicates": dg.MetadataValue.int(report.duplicates),
+        "hours": dg.MetadataValue.int(len(report.hours)),
+        "late_hours": dg.MetadataValue.int(report.late_hours),
+        "new_models": dg.MetadataValue.int(len(report.new_models)),
+    }
+    if report.hours:
+        metadata["oldest_hour"] = dg.MetadataValue.timestamp(float(min(report.hours)))
+        metadata["newest_hour"] = dg.MetadataValue.timestamp(float(max(report.hours)))
+    return metadata
+
+
+def evaluation_metadata(report: EvaluationReport, *, plot: bool) -> Metadata:
+    """Models by state, what changed, the worst models, and a plot of these where asked for."""
+    metadata: Metadata = {
+        "mode": dg.MetadataValue.text(report.mode),
+        "hours": dg.MetadataValue.int(len(report.hours)),
+        "late_evaluations": dg.MetadataValue.int(report.late_evaluations),
+        "hours_behind": dg.MetadataValue.int(report.behind),
+        "changes": dg.MetadataValue.int(len(report.changes)),
+        **{f"models_{state}": dg.MetadataValue.int(count) for state, count in sorted(report.states.items())},
+        "failures": dg.MetadataValue.int(len(report.failures)),
+    }
+    if report.failures:
+        metadata["failed_models"] = failures_table(report.failures, "model")
+    if report.hours:
+        metadata["evaluated_until"] = dg.MetadataValue.timestamp(float(report.hours[-1].hour))
+    if report.worst:
+        shown = report.worst[:MOST_ROWS]
+        metadata["worst_models"] = _table(
+            ({"model": one.model, "state": one.state, "psi": one.psi, "adjusted": one.adjusted} for one in shown),
+            model="string",
+            state="string",
+            psi="float",
+            adjusted="float",
+        )
+        if plot:
+            metadata["plot"] = _image("adjusted PSI", plots.psi_png(shown))
+    return metadata
+
+
+def change_metadata(change: ModelChange, run_id: str) -> Metadata:
+    """What happened to a model in production, on what it was decided, and by which run."""
+    metadata: Metadata = {
+        "model": dg.MetadataValue.text(change.model),
+        "change": dg.MetadataValue.text(change.kind),
+        "detail": dg.MetadataValue.text(change.detail),
+        "baseline": dg.MetadataValue.text(label(change.baseline_version)),
+        "recorded_by": dg.MetadataValue.dagster_run(run_id),
+        "events": dg.MetadataValue.asset(PREDICTION_EVENTS),
+        "scores": dg.MetadataValue.asset(PSI_SCORES),
+    }
+    if change.hour is not None:
+        metadata["hour"] = dg.MetadataValue.timestamp(float(change.hour))
+    if change.incident_id is not None:
+        metadata["incident"] = dg.MetadataValue.int(change.incident_id)
+    if change.severity is not None:
+        metadata["severity"] = dg.MetadataValue.text(change.severity)
+    return metadata
+
+
+def change_tags(change: ModelChange) -> dict[str, str]:
+    """What one filters by in the UI."""
+    return {"sentinel/change": change.kind} | ({"sentinel/severity": change.severity} if change.severity else {})
+
+
 def outcomes_table(reports: Iterable[TrainingReport]) -> dg.MetadataValue:
     """One row for each watch of a training run, failures first; at most 20."""
     rows = sorted(reports, key=lambda report: (report.version is not None, report.promoted))
@@ -189,10 +265,10 @@ def _failures(failures: Mapping[str, str]) -> Metadata:
     return metadata
 
 
-def failures_table(failures: Mapping[str, str]) -> dg.MetadataValue:
-    """One row for each watch that failed; at most 20."""
+def failures_table(failures: Mapping[str, str], of: str = "watch") -> dg.MetadataValue:
+    """One row for each watch, or model, that failed; at most 20."""
     rows = sorted(failures.items())[:MOST_ROWS]
-    return _table(({"watch": slug, "error": error} for slug, error in rows), watch="string", error="string")
+    return _table(({of: name, "error": error} for name, error in rows), **{of: "string", "error": "string"})
 
 
 def _table(rows: Iterable[Mapping[str, str | float | int | bool | None]], **columns: str) -> dg.MetadataValue:

@@ -65,10 +65,15 @@ class EngineResource(dg.ConfigurableResource):  # type: ignore[type-arg]  # yiel
         os.nice(10)
 
 
-def ask(resource: EngineResource, question: Callable[[Engine], Answer]) -> Answer | dg.SkipReason:
-    """Put a question to the engine on behalf of a schedule or sensor; says why where there is nothing to ask about."""
+def ask(
+    resource: EngineResource, question: Callable[[Engine], Answer], *, about_watches: bool = True
+) -> Answer | dg.SkipReason:
+    """Put a question to the engine on behalf of a schedule or sensor; says why where there is nothing to ask about.
+
+    about_watches: whether it is about watches: where none is configured the store is not even opened
+    """
     try:
-        if not resource.configuration().watches:
+        if not resource.configuration().watches and about_watches:
             return dg.SkipReason("no watch is configured; add one to sentinel.toml")
     except ConfigError as error:
         return dg.SkipReason(f"the configuration cannot be read: {error}")

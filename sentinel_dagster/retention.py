@@ -1,8 +1,9 @@
-"""Deletes old runs of ticks, housekeeping and vain trainings; Dagster's own retention covers evaluations only.
+"""Deletes old runs of all that comes by the clock, and vain trainings; Dagster's own retention covers evaluations only.
 
 A tick leaves some 100 KB, 1,440 times a day. `delete_run` deletes the events, and with them the materializations of the
 hours, but leaves the run's own files and the results of its checks; hence the newest successful run of each hour stays
-much longer, so that the hours still show what happened. Trainings that made a version, activations and assets that a
+much longer, so that the hours still show what happened. So do runs in which something happened to a model in
+production, whose timeline is in the store in any case. Trainings that made a version, activations and assets that a
 person materialized are never touched: they are what a version's lineage points to.
 """
 
@@ -16,8 +17,10 @@ import dagster as dg
 from dagster._core.storage.event_log import SqlEventLogStorage  # see _delete_checks
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 
+from sentinel_dagster.metadata import CHANGED_TAG
 from sentinel_dagster.partitions import RANGE_END_TAG, RANGE_START_TAG
 
+BY_THE_CLOCK = ["tick", "monitor", "deliver", "maintain"]  # lanes
 KEEP_DAYS = 2.0
 KEEP_HOURLY_DAYS = 90.0
 LOOK_BACK_DAYS = 30.0  # a month without housekeeping leaves vain trainings behind
@@ -38,14 +41,15 @@ class Purged:
 def purge_runs(
     instance: dg.DagsterInstance, *, now: datetime, keep_days: float = KEEP_DAYS, keep_hourly_days: float
 ) -> Purged:
-    """Delete finished runs older than `keep_days` in the lanes `tick` and `maintain`, and in `train` those in vain.
+    """Delete finished runs older than `keep_days` in the lanes of `BY_THE_CLOCK`, and in `train` those in vain.
 
-    The newest successful tick of each hour (or range of hours) among them stays for `keep_hourly_days`.
+    The newest successful run of each lane and hour (or range of hours) among them stays for `keep_hourly_days`, and so
+    does one that logged what happened to a model.
     """
     oldest_hourly = (now - timedelta(days=keep_hourly_days)).timestamp()
     before = (now - timedelta(days=keep_days)).astimezone(UTC)
     old = instance.get_run_records(
-        dg.RunsFilter(tags={"lane": ["tick", "maintain"]}, statuses=_FINISHED, created_before=before)
+        dg.RunsFilter(tags={"lane": BY_THE_CLOCK}, statuses=_FINISHED, created_before=before)
     )  # newest first
     kept: set[tuple[str, ...]] = set()
     gone: list[str] = []
@@ -53,8 +57,9 @@ def purge_runs(
         run = record.dagster_run
         hour = tuple(run.tags.get(tag, "") for tag in _HOUR_TAGS)
         young = record.create_timestamp.replace(tzinfo=UTC).timestamp() >= oldest_hourly
-        if run.is_success and any(hour) and hour not in kept and young:
-            kept.add(hour)
+        of_lane = run.tags["lane"], *hour
+        if young and (CHANGED_TAG in run.tags or (run.is_success and any(hour) and of_lane not in kept)):
+            kept.add(of_lane)
             continue
         gone.append(run.run_id)
     gone += _vain_trainings(instance, before)

@@ -1,4 +1,4 @@
-"""Schedules: the tick of every minute, each watch's cron, housekeeping. They translate; the core decides."""
+"""Schedules: what every minute brings, each watch's cron, housekeeping. They translate; the core decides."""
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
@@ -34,9 +34,30 @@ def tick_schedule(context: dg.ScheduleEvaluationContext, engine: EngineResource)
             return dg.SkipReason("no watch has a new step")
         return jobs.tick_request(plan, f"{now:%H%M}", watches=len(core.config.watches))
 
-    if jobs.tick_in_flight(context.instance):
+    if jobs.in_flight(context.instance, "tick"):
         return dg.SkipReason("a tick is queued or running; the next one covers what it does not")
     return ask(engine, question)
+
+
+@dg.schedule(
+    job=jobs.monitor,
+    cron_schedule="* * * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Models in production: one run where events wait in the log, or an hour is complete.",
+)
+def monitor_schedule(context: dg.ScheduleEvaluationContext, engine: EngineResource) -> Evaluation:
+    """Ask the core what there is to do."""
+
+    def question(core: Engine) -> Evaluation:
+        plan = core.monitoring_due()
+        if plan is None:
+            return dg.SkipReason("no event waits in the log, and no hour is due")
+        return jobs.monitor_request(plan, context.scheduled_execution_time)
+
+    if jobs.in_flight(context.instance, "monitor"):
+        return dg.SkipReason("an evaluation is queued or running; the next one covers what it does not")
+    return ask(engine, question, about_watches=False)
 
 
 def head_start(config: SentinelConfig) -> float:
@@ -56,8 +77,8 @@ def head_start(config: SentinelConfig) -> float:
     description="Compacts the hour that has closed.",
 )
 def compact_schedule(context: dg.ScheduleEvaluationContext, engine: EngineResource) -> Evaluation:
-    """Ask for a run where there is anything to maintain."""
-    return ask(engine, lambda core: dg.RunRequest())
+    """Ask for a run, unless the configuration cannot be read."""
+    return ask(engine, lambda core: dg.RunRequest(), about_watches=False)
 
 
 @dg.schedule(
@@ -65,11 +86,11 @@ def compact_schedule(context: dg.ScheduleEvaluationContext, engine: EngineResour
     cron_schedule="37 3 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Daily housekeeping: the store, and old runs of ticks.",
+    description="Daily housekeeping: the store, and old runs.",
 )
 def maintain_schedule(context: dg.ScheduleEvaluationContext, engine: EngineResource) -> Evaluation:
-    """Ask for a run where there is anything to maintain."""
-    return ask(engine, lambda core: dg.RunRequest())
+    """Ask for a run, unless the configuration cannot be read."""
+    return ask(engine, lambda core: dg.RunRequest(), about_watches=False)
 
 
 def retrain_schedule(cron: str) -> dg.ScheduleDefinition:
@@ -118,6 +139,7 @@ def build_schedules(crons: Iterable[str]) -> list[dg.ScheduleDefinition]:
     """Return every schedule: the fixed ones, and one for each distinct cron."""
     return [
         tick_schedule,
+        monitor_schedule,
         compact_schedule,
         maintain_schedule,
         *(retrain_schedule(cron) for cron in sorted(set(crons))),

@@ -81,7 +81,7 @@ def sub_minute_tick_sensor(
             return dg.SkipReason("no watch below a minute has a new step, and none is new")
         return jobs.tick_request(plan, "sensor", watches=len(core.config.watches))
 
-    if jobs.tick_in_flight(context.instance):
+    if jobs.in_flight(context.instance, "tick"):
         return dg.SkipReason("a tick is queued or running; the next one covers what it does not")
     return ask(engine, question)
 
@@ -97,4 +97,21 @@ def impatient(core: Engine) -> set[str]:
     return quick | fresh
 
 
-SENSORS = [actions_sensor, watches_sensor, sub_minute_tick_sensor]
+@dg.sensor(
+    job=jobs.deliver,
+    minimum_interval_seconds=QUICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Alerts that are owed, and those that a receiver wants to hear again.",
+)
+def outbox_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> dg.RunRequest | dg.SkipReason:
+    """Request a run where anything is due; no key, as what failed falls due again."""
+    if jobs.in_flight(context.instance, "deliver"):
+        return dg.SkipReason("alerts are being sent")
+    return ask(
+        engine,
+        lambda core: dg.RunRequest() if core.deliveries_due() else dg.SkipReason("no alert is owed"),
+        about_watches=False,
+    )
+
+
+SENSORS = [actions_sensor, watches_sensor, sub_minute_tick_sensor, outbox_sensor]

@@ -38,7 +38,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         size = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(size) if size <= LARGEST_BODY else b""
-        good = genuine(self.headers, body, os.environ[SECRET_VARIABLE], time.time())
+        good = genuine(dict(self.headers.items()), body, os.environ[SECRET_VARIABLE], time.time())
         print(told(body) if good else "ERROR a message whose signature is wrong was refused", flush=True)
         self.send_response(204 if good else 401)
         self.send_header("Content-Length", "0")

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from threadpoolctl import threadpool_limits
 
 from sentinel_core.actions import PERSON
+from sentinel_core.alerts.dispatch import DeliveryReport
 from sentinel_core.collector import collector_paused
 from sentinel_core.config import SentinelConfig
 from sentinel_core.pipeline import (
     baselining,
     deciding,
     deleting,
+    delivering,
     draining,
     evaluating,
     issuing,
@@ -155,6 +157,14 @@ class Engine:
     def accept_as_new_normal(self, model_id: int, *, actor: str, reason: str) -> int:
         """See `baselining.accept`."""
         return baselining.accept(self.context, model_id, actor=actor, reason=reason)
+
+    def deliver(self) -> DeliveryReport:
+        """See `delivering.deliver`."""
+        return delivering.deliver(self.context)
+
+    def deliveries_due(self) -> bool:
+        """Whether an alert has to be sent or repeated now. Cheap enough for every few seconds."""
+        return delivering.deliveries_due(self.context)
 
     def delete_model(self, model_id: int) -> DeletionReport:
         """See `deleting.delete_model`."""

@@ -5,6 +5,9 @@
     drift.py       drift_scores       hour    how far off they were
     models.py      model_versions     watch   what was trained
                    active_models      watch   what serves
+    monitoring.py  prediction_events  hour    what models in production have said
+                   psi_scores         hour    how far that is from what they used to say
+                   monitored_models   model   what happened to them
 
 Retraining on drift is the sensor's: an edge from drift_scores back to model_versions would be a circle.
 """
@@ -17,13 +20,14 @@ from sentinel_core.config import SentinelConfig
 from sentinel_dagster.assets.drift import drift_scores_asset
 from sentinel_dagster.assets.forecasts import forecasts_asset
 from sentinel_dagster.assets.models import active_models, model_versions
+from sentinel_dagster.assets.monitoring import monitored_models, prediction_events_asset, psi_scores_asset
 from sentinel_dagster.assets.windows import scraped_windows_asset
 from sentinel_dagster.partitions import hours
 
 _HOUR = 3_600
 
 
-def build_assets(config: SentinelConfig, now: datetime) -> list[dg.AssetsDefinition]:
+def build_assets(config: SentinelConfig, now: datetime) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Return every asset; the configuration gives the longest horizon and the pace at which windows stay fresh."""
     hourly = hours(now)
     horizon = max((watch.horizon_steps * watch.step_seconds for watch in config.watches), default=_HOUR)
@@ -34,4 +38,7 @@ def build_assets(config: SentinelConfig, now: datetime) -> list[dg.AssetsDefinit
         drift_scores_asset(hourly, horizon_hours=-(-horizon // _HOUR)),
         model_versions,
         active_models,
+        prediction_events_asset(hourly),
+        psi_scores_asset(hourly),
+        monitored_models,
     ]

@@ -6,13 +6,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from sentinel_core.alerts.dispatch import DeliveryReport
 from sentinel_core.config import SentinelConfig, WatchConfig
 from sentinel_core.errors import ConfigError, RegistryError, TransientSourceError
 from sentinel_core.pipeline.reports import (
     ActionRequest,
     ActivationReport,
+    DrainReport,
     DriftReport,
+    EvaluationReport,
     ForecastReport,
+    MonitorPlan,
     ScrapeReport,
     TickPlan,
     TrainingReport,
@@ -42,6 +46,10 @@ class FakeEngine:
     drift: tuple[WatchDrift, ...] = ()
     promotes: bool = True
     down: bool = False
+    monitoring: MonitorPlan | None = None
+    drained: DrainReport = field(default_factory=lambda: DrainReport(0, 0, 0, 0, ()))
+    evaluated: EvaluationReport = field(default_factory=lambda: EvaluationReport(()))
+    owed: bool = False
     versions: dict[str, list[int]] = field(default_factory=dict)
     pinned: set[str] = field(default_factory=set)
 
@@ -148,6 +156,24 @@ class FakeEngine:
             1_700_003_600,
             "ab" * 32,
         )
+
+    def monitoring_due(self, now: float | None = None) -> MonitorPlan | None:
+        return self.monitoring
+
+    def drain(self) -> DrainReport:
+        self._note("drain")
+        return self.drained
+
+    def evaluate(self, start: int | None = None, end: int | None = None, *, mode: str = "live") -> EvaluationReport:
+        self._note("evaluate", start=start, end=end, mode=mode)
+        return self.evaluated
+
+    def deliveries_due(self) -> bool:
+        return self.owed
+
+    def deliver(self) -> DeliveryReport:
+        self._note("deliver")
+        return DeliveryReport(delivered=2, failed=1, next_at=1_772_359_200.0)
 
     def maintain(self) -> dict[str, Any]:
         self._note("maintain")

@@ -23,6 +23,7 @@ def test_everything_is_on(defs: dg.Definitions) -> None:
     repository = defs.get_repository_def()
     assert {schedule.name for schedule in repository.schedule_defs} == {
         "tick_schedule",
+        "monitor_schedule",
         "compact_schedule",
         "maintain_schedule",
         "retrain_0_anyper6_any_any_any",
@@ -32,6 +33,7 @@ def test_everything_is_on(defs: dg.Definitions) -> None:
         "actions_sensor",
         "watches_sensor",
         "sub_minute_tick_sensor",
+        "outbox_sensor",
     }
     for schedule in repository.schedule_defs:
         assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
@@ -42,7 +44,7 @@ def test_everything_is_on(defs: dg.Definitions) -> None:
 def test_every_asset_is_described(defs: dg.Definitions) -> None:
     """A person finds a group, an owner, kinds, a description and a code version on each asset."""
     for asset in defs.resolve_all_asset_specs():
-        assert asset.group_name in {"signals", "forecasts", "models"}
+        assert asset.group_name in {"signals", "forecasts", "models", "production"}
         assert asset.owners
         assert asset.kinds
         assert asset.description
@@ -61,6 +63,9 @@ def test_lineage_has_no_circle_and_ends_in_drift(defs: dg.Definitions) -> None:
         "drift_scores": {"scraped_windows", "forecasts"},
         "model_versions": {"scraped_windows"},
         "active_models": {"model_versions"},
+        "prediction_events": set(),
+        "psi_scores": {"prediction_events"},
+        "monitored_models": {"psi_scores"},
     }
 
 

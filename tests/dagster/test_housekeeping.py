@@ -14,6 +14,7 @@ from dagster._core.events import EngineEventData  # what a run's worker reports 
 from sentinel_core.config import SentinelConfig
 from sentinel_core.workspace import dagster_home, write_workspace
 from sentinel_dagster.jobs import LANE_TAG
+from sentinel_dagster.metadata import CHANGED_TAG
 from sentinel_dagster.reconcile import reconcile
 from sentinel_dagster.retention import purge_runs
 
@@ -86,6 +87,16 @@ def test_purge_ends_after_the_hourly_retention(home: Path, stored: dg.DagsterIns
     assert purge_runs(stored, now=datetime.now(UTC) + timedelta(days=91), keep_hourly_days=90).runs == 1
     assert [run.run_id for run in stored.get_runs()] == [training]
     assert not files(home, tick)
+
+
+def test_each_lane_has_its_own_newest_run_of_an_hour(stored: dg.DagsterInstance) -> None:
+    """Beside a tick the newest evaluation of its hour stays, and every one that logged what happened to a model."""
+    changing, older, newer, tick = (finished(stored, lane=lane) for lane in ("monitor", "monitor", "monitor", "tick"))
+    delivery = finished(stored, lane="deliver", hour="2026-03-01-11:00")
+    stored.add_run_tags(changing, {CHANGED_TAG: "changed"})
+    for days, kept in ((3, {changing, newer, tick, delivery}), (91, set())):
+        purge_runs(stored, now=datetime.now(UTC) + timedelta(days=days), keep_days=2, keep_hourly_days=90)
+        assert {run.run_id for run in stored.get_runs()} == kept, older
 
 
 def test_purge_deletes_trainings_that_made_nothing(home: Path, stored: dg.DagsterInstance) -> None:

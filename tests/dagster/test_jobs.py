@@ -7,7 +7,7 @@ import pytest
 
 from sentinel_core.pipeline.deciding import LEASE_SECONDS
 from sentinel_core.pipeline.reports import TickPlan
-from sentinel_dagster.jobs import LANE_TAG, RETRIED_TAG, RETRY_TAG, tick_in_flight, tick_request, train_request
+from sentinel_dagster.jobs import LANE_TAG, RETRIED_TAG, RETRY_TAG, in_flight, tick_request, train_request
 from tests.dagster.fake_engine import FakeEngine
 from tests.dagster.test_assets import FIRST, HOURS, TEN, TWELVE, events
 
@@ -205,7 +205,7 @@ def test_maintenance_keeps_the_store_and_the_event_log(
 def test_every_job_is_in_a_lane_and_cannot_hang(defs: dg.Definitions) -> None:
     """Lanes keep training from starving ticks; a run that hangs is ended."""
     lanes = {}
-    for name in ("tick", "train", "rollback", "release", "compact", "maintain"):
+    for name in ("tick", "train", "rollback", "release", "monitor", "deliver", "compact", "maintain"):
         tags = defs.resolve_job_def(name).run_tags
         lanes[name] = tags[LANE_TAG]
         assert int(tags["dagster/max_runtime"]) > 0
@@ -214,6 +214,8 @@ def test_every_job_is_in_a_lane_and_cannot_hang(defs: dg.Definitions) -> None:
         "train": "train",
         "rollback": "activate",
         "release": "activate",
+        "monitor": "monitor",
+        "deliver": "deliver",
         "compact": "maintain",
         "maintain": "maintain",
     }
@@ -222,8 +224,8 @@ def test_every_job_is_in_a_lane_and_cannot_hang(defs: dg.Definitions) -> None:
 def test_a_tick_in_flight_is_seen(instance: dg.DagsterInstance) -> None:
     """Queued or running counts; finished does not, and neither do other lanes."""
     instance.add_run(dg.DagsterRun("train", tags={LANE_TAG: "train"}, status=dg.DagsterRunStatus.STARTED))
-    assert not tick_in_flight(instance)
+    assert not in_flight(instance, "tick")
     tick = instance.add_run(dg.DagsterRun("tick", tags={LANE_TAG: "tick"}, status=dg.DagsterRunStatus.STARTED))
-    assert tick_in_flight(instance)
+    assert in_flight(instance, "tick")
     instance.report_run_failed(tick)
-    assert not tick_in_flight(instance)
+    assert not in_flight(instance, "tick")

@@ -8,7 +8,7 @@ import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData  # what an evaluation returns
 
 from sentinel_core.config import SentinelConfig
-from sentinel_core.pipeline.reports import TickPlan
+from sentinel_core.pipeline.reports import MonitorPlan, TickPlan
 from sentinel_dagster.jobs import LANE_TAG, tick_request
 from sentinel_dagster.partitions import RANGE_END_TAG, RANGE_START_TAG
 from tests.dagster.fake_engine import FakeEngine, FakeEngineResource
@@ -134,12 +134,29 @@ def test_housekeeping_runs(
     assert len(evaluate(defs, instance, engine, name).run_requests or []) == 1
 
 
-@pytest.mark.parametrize("name", ["tick_schedule", "compact_schedule", "retrain_anyper30_any_any_any_any"])
+@pytest.mark.parametrize(
+    ("name", "about_watches"),
+    [
+        ("tick_schedule", True),
+        ("retrain_anyper30_any_any_any_any", True),
+        ("monitor_schedule", False),
+        ("compact_schedule", False),
+        ("maintain_schedule", False),
+    ],
+)
 def test_a_wrong_configuration_skips_and_says_so(
-    defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine, engine: FakeEngineResource, name: str
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    fake: FakeEngine,
+    engine: FakeEngineResource,
+    name: str,
+    about_watches: bool,
 ) -> None:
-    """Nothing crashes over it: the reason and the remedy stand at the evaluation."""
+    """Nothing crashes over it: the reason and the remedy stand at the evaluation; one without watches is not wrong."""
     broken = FakeEngineResource(name=engine.name, broken="watches[0].horizn: unknown field; did you mean horizon?")
     assert "did you mean horizon?" in str(evaluate(defs, instance, broken, name).skip_message)
     fake.config = SentinelConfig()
-    assert "no watch is configured" in str(evaluate(defs, instance, engine, name).skip_message)
+    fake.monitoring = MonitorPlan(True, None, None, False)
+    data = evaluate(defs, instance, engine, name)
+    assert ("no watch is configured" in str(data.skip_message)) is about_watches
+    assert bool(data.run_requests) is not about_watches

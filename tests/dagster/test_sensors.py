@@ -96,6 +96,18 @@ def test_quick_ticks_do_not_pile_up(
     assert "queued or running" in str(evaluate(defs, instance, engine, "sub_minute_tick_sensor").skip_message)
 
 
+def test_alerts_that_are_owed_are_one_run_at_a_time(
+    defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine, engine: FakeEngineResource
+) -> None:
+    """A run where anything is owed, without watches too; none beside another, and none for nothing."""
+    fake.config = SentinelConfig()
+    assert evaluate(defs, instance, engine, "outbox_sensor").skip_message == "no alert is owed"
+    fake.owed = True
+    assert len(evaluate(defs, instance, engine, "outbox_sensor").run_requests or []) == 1
+    instance.add_run(dg.DagsterRun("deliver", tags={LANE_TAG: "deliver"}, status=dg.DagsterRunStatus.STARTED))
+    assert evaluate(defs, instance, engine, "outbox_sensor").skip_message == "alerts are being sent"
+
+
 @pytest.mark.parametrize("name", ["actions_sensor", "watches_sensor", "sub_minute_tick_sensor"])
 def test_a_wrong_configuration_skips_and_says_so(
     defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine, engine: FakeEngineResource, name: str
