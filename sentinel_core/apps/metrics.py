@@ -25,13 +25,14 @@ from sentinel_core.emitter.exposition import (
     gzip_of,
     plain,
 )
-from sentinel_core.emitter.self_metrics import SidecarMetrics, SnapshotCollector, encode
+from sentinel_core.emitter.self_metrics import ProductionCollector, SidecarMetrics, SnapshotCollector, encode
 from sentinel_core.emitter.snapshot import Forecasts, Snapshot, SnapshotLoader
 from sentinel_core.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+REST_FACTOR = 9  # a look that takes long is followed by a rest: at most a tenth of a core
 STATE_SECONDS = 5.0  # the ages among the self-metrics move even when the store does not
 _EMPTY = Section.of()
 
@@ -43,6 +44,7 @@ class Served:
     snapshot: Snapshot = field(default_factory=Snapshot)
     forecasts: Section = _EMPTY
     state: Mapping[str, Section] = field(default_factory=dict)  # by format, those that somebody asks for
+    production: Mapping[str, Section] = field(default_factory=dict)  # the same
     rendered_at: float = 0.0
     problem: str | None = None
 
@@ -67,10 +69,11 @@ class Live:
         self._rendered: tuple[Forecasts, ...] | None = None
 
     async def run(self) -> None:
-        """Refresh until cancelled."""
+        """Refresh until cancelled; under a stream of events every look finds a commit, and reads."""
         while True:
+            began = time.perf_counter()
             await self.refresh()
-            await asyncio.sleep(POLL_SECONDS)
+            await asyncio.sleep(max(POLL_SECONDS, REST_FACTOR * (time.perf_counter() - began)))
 
     async def refresh(self) -> None:
         """Look at the store once; any error becomes `served.problem`, and what was served goes on being served."""
@@ -122,9 +125,11 @@ class Live:
         if snapshot.watches is not served.snapshot.watches or now - rendered_at >= STATE_SECONDS:
             state = {kind: _state(snapshot, now, kind) for kind in tuple(self._formats)}
             rendered_at = now
+        production = served.production if snapshot.production is served.snapshot.production else {}
+        production = {kind: production.get(kind) or _production(snapshot, kind) for kind in tuple(self._formats)}
         self._metrics.store_up.set(problem is None)
         self._metrics.snapshot_time.set(snapshot.read_at or 0)
-        self.served = Served(snapshot, forecasts, state, rendered_at, problem)
+        self.served = Served(snapshot, forecasts, state, production, rendered_at, problem)
 
     def metrics(self, request: Request) -> Response:
         """GET /metrics."""
@@ -133,7 +138,8 @@ class Live:
         served = self.served
         self._formats.add(kind)
         state = served.state.get(kind) or _state(served.snapshot, self._now(), kind)
-        sections = (served.forecasts, state, Section.of(own))
+        production = served.production.get(kind) or _production(served.snapshot, kind)
+        sections = (served.forecasts, production, state, Section.of(own))
         headers = {"content-type": kind, "vary": "Accept, Accept-Encoding", "cache-control": "no-store"}
         if accepts_gzip(request.headers.get("accept-encoding", "")):
             return Response(gzip_of(sections), headers=headers | {"content-encoding": "gzip"})
@@ -147,6 +153,10 @@ def _same(some: Sequence[Forecasts], others: Sequence[Forecasts]) -> bool:
 
 def _state(snapshot: Snapshot, now: float, kind: str) -> Section:
     return Section.of(encode(SnapshotCollector(snapshot, now), kind))
+
+
+def _production(snapshot: Snapshot, kind: str) -> Section:
+    return Section.of(encode(ProductionCollector(snapshot.production), kind))
 
 
 def _renderer(config: SentinelConfig) -> ForecastRenderer:

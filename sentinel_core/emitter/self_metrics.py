@@ -16,6 +16,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.registry import Collector
 
 from sentinel_core.emitter.exposition import OPENMETRICS, OPENMETRICS_END
+from sentinel_core.emitter.production import Production, per_model, waiting_metrics
 from sentinel_core.emitter.snapshot import Snapshot, WatchView
 
 # What processes add up in the store. A counter's row has the name as it is, a summary's rows end in _sum and _count.
@@ -124,6 +125,18 @@ class SnapshotCollector(Collector):
         dropped = Metric("sentinel_series_dropped", "Series not shown because an earlier watch shows them.", "gauge")
         dropped.add_sample(dropped.name, {}, self.snapshot.dropped)
         yield dropped
+        yield from waiting_metrics(self.snapshot.waiting)
+
+
+@dataclass(frozen=True)
+class ProductionCollector(Collector):
+    """The same of models in production: many, and rendered only when something about them has changed."""
+
+    production: Production
+
+    def collect(self) -> Iterable[Metric]:
+        """Return every family about models in production."""
+        yield from per_model(self.production)
 
 
 class SidecarMetrics:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sentinel_core import registry
 from sentinel_core.config import SentinelConfig, WatchConfig
+from sentinel_core.emitter.production import Production, ProductionLoader, Waiting
 from sentinel_core.errors import StoreError
 from sentinel_core.registry import Active, Version
 from sentinel_core.series import Series
@@ -92,9 +93,14 @@ class WatchView:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All watches in configuration order, and when the store was last seen to hold this (unix seconds)."""
+    """All watches in configuration order, and when the store was last seen to hold this (unix seconds).
+
+    `watches` and `production` are the same objects as in the snapshot before where nothing in them has changed.
+    """
 
     watches: tuple[WatchView, ...] = ()
+    production: Production = field(default_factory=Production)
+    waiting: Waiting = field(default_factory=Waiting)
     counters: Mapping[CounterKey, float] = field(default_factory=dict)
     dropped: int = 0  # series that an earlier watch with the same horizon shows already
     read_at: float | None = None
@@ -125,6 +131,7 @@ class SnapshotLoader:
     def __init__(self, store: Store, config: SentinelConfig) -> None:
         self._store = store
         self._known: dict[str, _Known] = {}
+        self._production = ProductionLoader()
         self.configure(config)
 
     def configure(self, config: SentinelConfig) -> None:
@@ -154,6 +161,7 @@ class SnapshotLoader:
             states = {slug: registered.get(slug, UNSEEN) for slug in self._watches}
             serving = registry.serving(connection)
             counters = watch_store.counters(connection)
+            production, waiting = self._production.read(connection)
             moved = {slug: state for slug, state in states.items() if self._moved(slug, state)}
             labels = self._read_labels(connection, moved)
         self._known = {slug: known for slug, known in self._known.items() if slug in self._watches}
@@ -167,7 +175,9 @@ class SnapshotLoader:
         for key, group in groupby(sorted(to_read, key=self._segment), key=self._segment):
             self._read_segment(*key, list(group))
         views, dropped = self._views(serving)
-        return Snapshot(views, counters, dropped)
+        before = self._snapshot.watches
+        unchanged = len(views) == len(before) and all(map(_same, views, before))
+        return Snapshot(before if unchanged else views, production, waiting, counters, dropped)
 
     def _moved(self, slug: str, state: WatchState) -> bool:
         known = self._known.get(slug)
@@ -234,6 +244,19 @@ class SnapshotLoader:
             active = serving.get(known.state.watch_id)
             views.append(WatchView(watch, known.state, active, known.labels, tuple(blocks), known.unreadable))
         return tuple(views), dropped
+
+
+def _same(view: WatchView, before: WatchView) -> bool:
+    """Whether two views show the same."""
+    return (
+        view.config is before.config
+        and view.state == before.state
+        and view.serving == before.serving
+        and view.live is before.live
+        and view.unreadable == before.unreadable
+        and len(view.forecasts) == len(before.forecasts)
+        and all(one is other for one, other in zip(view.forecasts, before.forecasts, strict=True))
+    )
 
 
 def _issue(state: WatchState) -> tuple[int, int]:
