@@ -1,11 +1,14 @@
 """The rule: current windows and their baselines out of blocks of counts, natural variation, and what state that is.
 
-Time is cut into blocks that end at the end of the evaluated hour: age 0 is the newest, a block is as long as the current
-window but at most a day. A window is a sum of blocks, so all subjects (one output of one model each) whose blocks have
-the same length are assessed at once.
+Time is cut into blocks that end at the end of the evaluated hour: age 0 is the newest, a block is as long as the
+current window but at most a day. A window is a sum of blocks, so all subjects (one output of one model each) whose
+blocks have the same length are assessed at once.
+
+Nothing is remembered between evaluations: what is natural for a subject is learnt from the same blocks, by comparing
+each day of the past with its own baseline. An hour can so be evaluated again, or replayed, and gives the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -13,12 +16,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sentinel_core.monitoring import psi
+from sentinel_core.monitoring.histograms import WIDTH
 from sentinel_core.windows import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from sentinel_core.config import MonitorConfig
 
+BoolArray = NDArray[np.bool_]
+
 WEEK = 7  # days
+HISTORY_DAYS = 42  # as long as counts are kept: the past from which a baseline and natural variation are taken
+SURE = 1e-5  # noise alone brings a warning's PSI with at most this probability
+# Natural variation that lies in one direction (the mean wanders) has the square of a normal variable, whose mean it
+# exceeds this many times about once in a year of daily windows.
+SELDOM = 9.0
+# Before a subject has shown how its days differ, this PSI between two of the same weekday is natural; the belief
+# weighs as much as so many days of evidence.
+PRIOR_VARIATION, PRIOR_DAYS = 0.03, 7.0
+# In the first week weekdays are unknown: a Saturday may differ from the days before by as much as two standard
+# deviations' worth of PSI, and nothing tells that from drift.
+UNKNOWN_WEEKDAYS = 2.0
+SILENT_EVENTS = 20.0  # expected events whose absence is silence, not chance
+YOUNG_SILENCE_DAYS = 3  # a silence as long as a weekend says nothing in the first week
 
 
 class State(IntEnum):
@@ -33,11 +53,11 @@ class State(IntEnum):
 
 @dataclass(frozen=True)
 class Settings:
-    """MonitorConfig of each subject, as arrays [S]; block lengths are the caller's business (see `block_hours`)."""
+    """MonitorConfig of each subject, as arrays [S]; the length of its blocks is the caller's, see `block_hours`."""
 
     current_days: IntArray  # 0: less than a day, one block
     max_days: IntArray
-    same_weekday: NDArray[np.bool_]
+    same_weekday: BoolArray
     weeks: IntArray
     days: IntArray
     min_samples: FloatArray
@@ -48,29 +68,43 @@ class Settings:
     @classmethod
     def of(cls, configs: Sequence["MonitorConfig"]) -> "Settings":
         """Stack the settings of subjects."""
-        raise NotImplementedError
+
+        def integers(values: Iterator[int]) -> IntArray:
+            return np.fromiter(values, np.int64, len(configs))
+
+        def floats(values: Iterator[float]) -> FloatArray:
+            return np.fromiter(values, np.float64, len(configs))
+
+        return cls(
+            current_days=integers(one.current_hours // 24 for one in configs),
+            max_days=integers(one.max_current_days for one in configs),
+            same_weekday=np.array([one.baseline == "same_weekday" for one in configs], bool),
+            weeks=integers(one.baseline_weeks for one in configs),
+            days=integers(one.baseline_days for one in configs),
+            min_samples=floats(one.min_samples for one in configs),
+            warn=floats(one.warn for one in configs),
+            critical=floats(one.critical for one in configs),
+            resolve=floats(one.resolve for one in configs),
+        )
 
 
 @dataclass(frozen=True)
 class Frozen:
     """What a subject is compared with instead of its past: a pinned baseline, or what it was when an incident opened.
 
-    counts: float64 [S, W], NaN in the rows of subjects with a sliding baseline
-    phi:    float64 [S], NaN where it is learnt (also of pinned baselines)
+    profile: float64 [S, 7 * per_day, W], see `profile`; NaN throughout where a subject has none
+    blocks:  float64 [S], how many blocks the evaluated hour is later than the profile
+    phi:     float64 [S]; NaN where it is learnt
     """
 
-    counts: FloatArray
+    profile: FloatArray
+    blocks: FloatArray
     phi: FloatArray
-
-    @classmethod
-    def none(cls, subjects: int, width: int) -> "Frozen":
-        """Nothing is frozen."""
-        return cls(np.full((subjects, width), np.nan), np.full(subjects, np.nan))
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """One evaluation of S subjects; arrays [S] and [S, W]. Numbers are NaN (p: 1) where there is no verdict."""
+    """One evaluation of S subjects, arrays [S] and [S, W]; without a verdict numbers are NaN, counts are not."""
 
     state: NDArray[np.int8]
     psi: FloatArray
@@ -78,14 +112,15 @@ class Verdicts:
     lower: FloatArray  # 95 % interval of the true PSI
     upper: FloatArray
     floor: FloatArray  # what is natural on average
-    limit: FloatArray  # upper end of the normal range of psi: from here on it is a warning
+    limit: FloatArray  # upper end of the normal range: from here on psi is a warning
     p: FloatArray
     phi: FloatArray
     n_baseline: FloatArray
     n_current: FloatArray
     days: IntArray  # length of the current window; 0: less than a day
-    calm: NDArray[np.bool_]  # low enough for an incident to resolve
-    silent: NDArray[np.bool_]  # no events, where there used to be some at this time of the week
+    calm: BoolArray  # low enough for an incident to resolve
+    eased: BoolArray  # low enough for a critical incident to become a warning
+    silent: BoolArray  # no events, where there used to be some at this time of the week
     baseline_counts: FloatArray
     current_counts: FloatArray
 
@@ -95,18 +130,13 @@ def block_hours(config: "MonitorConfig") -> int:
     return min(24, config.current_hours)
 
 
-def blocks_needed(config: "MonitorConfig") -> int:
-    """How many blocks of the past `assess` looks at; more do no harm."""
-    raise NotImplementedError
-
-
-def refit_due(history_days: IntArray, fitted_days: IntArray) -> NDArray[np.bool_]:
-    """Whether new bins are due, where the history was `fitted_days` long when the present ones were made (-1: none).
+def refit_due(history_days: IntArray, fitted_days: IntArray) -> BoolArray:
+    """Whether new bins are due, where the history was `fitted_days` long when the present ones were made (0: none).
 
     A day of history makes the first ones; they are made again each time the history has doubled, and every four weeks
     from then on, because a distribution that wanders leaves its quantiles.
     """
-    raise NotImplementedError
+    return (history_days >= 1) & (history_days >= fitted_days + np.minimum(fitted_days, 4 * WEEK))
 
 
 def assess(
@@ -115,12 +145,268 @@ def assess(
     history: IntArray,
     settings: Settings,
     frozen: Frozen | None = None,
+    excluded: BoolArray | None = None,
 ) -> Verdicts:
     """Judge each subject's current window.
 
-    blocks:  float64 [S, K, W], counts by age; hours of past incidents are zeroed by the caller, except in the current
-             window; K may be anything, see `blocks_needed`
-    per_day: blocks of a day
-    history: int64 [S], whole blocks since the subject's first event (or since a new normal was accepted)
+    blocks:   float64 [S, K, W], counts by age; K blocks of HISTORY_DAYS are looked at, fewer are fewer
+    per_day:  blocks of a day
+    history:  int64 [S], whole blocks since the subject's first event (or since a new normal was accepted)
+    excluded: bool [S, K], blocks that share an hour with an incident: no baseline is made of them
+
+    PSI at or above `limit` is a warning; the limit is the largest of
+    - floor + warn, what the user asked for above what is natural on average;
+    - what independent events reach with a probability of 1e-5, times phi;
+    - floor + SELDOM times the part of the floor that is variation between days;
+    - floor + UNKNOWN_WEEKDAYS, where a same-weekday baseline has no week to go back to yet.
     """
-    raise NotImplementedError
+    filled = (
+        blocks.any(axis=(0, 1)) if frozen is None else blocks.any(axis=(0, 1)) | (frozen.profile > 0).any(axis=(0, 1))
+    )
+    used = int(np.flatnonzero(filled).max(initial=0)) + 1  # few models fill all columns
+    past = _Past(blocks[:, :, :used], per_day, history, excluded)
+    size = _sizes(past, settings)
+    subjects = len(blocks)
+    found = _Found(np.zeros((subjects, used)), np.zeros(subjects), np.zeros(subjects))
+    _compare(past, size, np.full(subjects, WEEK * per_day), settings.weeks, settings.same_weekday, found)
+    young = settings.same_weekday & (found.baseline.sum(axis=1) == 0)
+    step = np.maximum(size, per_day)
+    wanted = np.maximum(np.where(young, WEEK, settings.days) * per_day // step, 1)
+    _compare(past, size, step, wanted, ~settings.same_weekday | young, found)
+    given_phi = np.full(subjects, np.nan)
+    if frozen is not None:
+        given_phi = frozen.phi
+        for row in np.flatnonzero(~np.isnan(frozen.profile).all(axis=(1, 2))):
+            found.baseline[row] = _at_phase(frozen.profile[row, :, :used], frozen.blocks[row], int(size[row]))
+            young[row] = False
+    return _judge(past, size, settings, found, young, given_phi)
+
+
+def profile(
+    blocks: FloatArray,
+    per_day: int,
+    history: IntArray,
+    weeks: IntArray,
+    skip: IntArray,
+    excluded: BoolArray | None = None,
+) -> FloatArray:
+    """Counts by block of the week, [S, 7 * per_day, W]: what a baseline is frozen as, so that weekends stay weekends.
+
+    weeks: int64 [S], blocks that are summed up for each block of the week, the newest that are clean
+    skip:  int64 [S], newest blocks to leave out: the current window, where an incident opens
+
+    Phase 0 is the block that ends where age 0 does, phase 1 the one before it. NaN where the history has no such block.
+    """
+    week = WEEK * per_day
+    past = _Past(blocks, per_day, history, excluded)
+    rows = np.arange(len(blocks))
+    use = past.clean(rows, 0, past.depth, 1) & (np.arange(past.depth) >= skip[:, None])
+    result = np.full((len(blocks), week, blocks.shape[2]), np.nan)
+    summed = np.zeros((len(blocks), week), np.int64)
+    for first in range(0, past.depth, week):
+        count = min(week, past.depth - first)
+        take = use[:, first : first + count] & (summed[:, :count] < weeks[:, None])
+        before = np.where(summed[:, :count, None] > 0, result[:, :count], 0.0)
+        result[:, :count] = np.where(take[:, :, None], before + past.windows(rows, first, count, 1), result[:, :count])
+        summed[:, :count] += take
+    return result
+
+
+def _at_phase(profile: FloatArray, blocks: float, size: int) -> FloatArray:
+    """One subject's frozen baseline [W] for a window of `size` blocks that ends `blocks` blocks after its profile.
+
+    A block that lies across two of the profile's is made of both by their shares: each holds every hour of the day.
+    A profile that does not know the whole week is taken as one.
+    """
+    week = len(profile)
+    if np.isnan(profile).any():
+        return np.asarray(np.nansum(profile, axis=0))
+    phase = (np.arange(size) - blocks) % week
+    lower = np.floor(phase).astype(np.int64)
+    share = (phase - lower)[:, None]
+    return np.asarray(((1 - share) * profile[lower % week] + share * profile[(lower + 1) % week]).sum(axis=0))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What comparing windows of the past has found, filled row by row: [S, W], [S], [S]."""
+
+    baseline: FloatArray
+    ratios: FloatArray  # sum over past windows of PSI / what independent events bring on average
+    evidence: FloatArray  # days' worth of windows in that sum
+
+
+class _Past:
+    """Sums of consecutive blocks, by running totals."""
+
+    def __init__(self, blocks: FloatArray, per_day: int, history: IntArray, excluded: BoolArray | None) -> None:
+        self.per_day = per_day
+        self.depth = min(blocks.shape[1], HISTORY_DAYS * per_day)
+        self.history = np.minimum(history, self.depth)
+        blocks = blocks[:, : self.depth]
+        self.total = np.zeros((len(blocks), self.depth + 1, blocks.shape[2]))
+        np.cumsum(blocks, axis=1, out=self.total[:, 1:])
+        self.events = self.total.sum(axis=2)
+        self.excluded = np.zeros((len(blocks), self.depth + 1), np.int32)
+        if excluded is not None:
+            np.cumsum(excluded[:, : self.depth], axis=1, out=self.excluded[:, 1:])
+
+    def windows(self, rows: IntArray, first: int, count: int, size: int) -> FloatArray:
+        """Sums of `size` blocks from ages first, first + 1, … [rows, count, W]."""
+        total = self.total[rows]
+        return total[:, first + size : first + size + count] - total[:, first : first + count]
+
+    def clean(self, rows: IntArray, first: int, count: int, size: int) -> BoolArray:
+        """Whether these windows lie in the history and hold nothing of an incident [rows, count]."""
+        seen = self.excluded[rows]
+        free = seen[:, first + size : first + size + count] == seen[:, first : first + count]
+        return np.asarray(free & (np.arange(first, first + count) + size <= self.history[rows, None]))
+
+
+def _sizes(past: _Past, settings: Settings) -> IntArray:
+    """Blocks of each subject's current window: grown by whole days until it holds enough, or as long as it may be."""
+    size = np.maximum(settings.current_days * past.per_day, 1)
+    for days in range(1, int(settings.max_days.max(initial=1)) + 1):
+        longer = days * past.per_day
+        held = np.take_along_axis(past.events, np.minimum(size, past.depth)[:, None], axis=1)[:, 0]
+        grow = (held < settings.min_samples) & (longer > size) & (days <= settings.max_days) & (longer <= past.history)
+        size = np.where(grow, longer, size)
+    return size
+
+
+def _compare(past: _Past, size: IntArray, step: IntArray, wanted: IntArray, chosen: BoolArray, found: _Found) -> None:
+    """Sum up baselines of the `chosen` subjects: `wanted` windows `step` blocks apart, the newest that are clean.
+
+    The same is done for each window of the past, which tells what is natural.
+    """
+    keys = np.stack([size, step, wanted], axis=1)
+    for key in np.unique(keys[chosen], axis=0):
+        length, apart, most = (int(one) for one in key)
+        rows = np.flatnonzero(chosen & (keys == key).all(axis=1))
+        count = past.depth - apart - length + 1  # windows that have room for a baseline of one
+        if count < 1:
+            continue
+        current = past.windows(rows, 0, count, length)
+        baseline = np.zeros_like(current)
+        summed = np.zeros(baseline.shape[:2], np.int64)
+        for first in range(apart, past.depth - length + 1, apart):
+            have = min(count, past.depth - length + 1 - first)
+            use = past.clean(rows, first, have, length) & (summed[:, :have] < most)
+            baseline[:, :have] += np.where(use[:, :, None], past.windows(rows, first, have, length), 0.0)
+            summed[:, :have] += use
+            if (summed >= most).all():
+                break
+        found.baseline[rows] = baseline[:, 0]
+        natural = past.clean(rows, 0, count, length) & (summed > 0)
+        natural[:, :1] = False  # the window under judgement
+        expected = _expected(baseline, current)
+        natural &= expected > 0
+        ratio = psi.psi(baseline, current) / np.where(natural, expected, 1.0)
+        found.ratios[rows] = np.where(natural, ratio, 0.0).sum(axis=1) / max(length, past.per_day)
+        found.evidence[rows] = natural.sum(axis=1) / max(length, past.per_day)
+
+
+def _expected(baseline: FloatArray, current: FloatArray) -> FloatArray:
+    """The PSI that independent events bring on average; 0 where there is nothing to compare."""
+    n, m = baseline.sum(axis=-1), current.sum(axis=-1)
+    with np.errstate(divide="ignore"):
+        noise = 1 / n + 1 / m
+    return np.where((n > 0) & (m > 0), psi.degrees(baseline, current) * noise, 0.0)
+
+
+def _judge(
+    past: _Past,
+    size: IntArray,
+    settings: Settings,
+    found: _Found,
+    young: BoolArray,
+    given_phi: FloatArray,
+) -> Verdicts:
+    rows = np.arange(len(size))
+    current = past.total[rows, np.minimum(size, past.depth)]
+    baseline = found.baseline
+    n, m = baseline.sum(axis=1), current.sum(axis=1)
+    newest = past.events[rows, np.minimum(np.maximum(settings.current_days * past.per_day, 1), past.depth)]
+    judged = (newest > 0) & (n >= settings.min_samples) & (m >= settings.min_samples)
+    value, freedom, noise = psi.psi(baseline, current), psi.degrees(baseline, current), _expected(baseline, current)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        prior = 1 + np.where(noise > 0, PRIOR_VARIATION / noise, 0.0)
+        phi = (PRIOR_DAYS * prior + found.ratios) / (PRIOR_DAYS + found.evidence)
+        scale = 1 / n + 1 / m
+    phi = np.where(np.isnan(given_phi), np.maximum(phi, 1.0), given_phi)
+    scale = np.where(judged, scale, 0.0) * phi
+    floor = noise * phi
+    limit = np.maximum.reduce(
+        [
+            floor + settings.warn,
+            scale * _QUANTILE[freedom.astype(np.int64)],
+            floor + SELDOM * (floor - noise),
+            np.where(young, floor + UNKNOWN_WEEKDAYS, 0.0),
+        ]
+    )
+    lower, upper = psi.interval(value, scale, freedom)
+    adjusted = np.maximum(value - floor, 0.0)
+    warning = judged & (value >= limit)
+    state = np.where(warning, np.where(adjusted >= settings.critical, State.CRITICAL, State.WARNING), State.OK)
+    state = np.where(judged, state, State.INSUFFICIENT_DATA)
+    state = np.where(newest > 0, state, State.NO_DATA)
+
+    def known(values: FloatArray) -> FloatArray:
+        return np.where(judged, values, np.nan)
+
+    return Verdicts(
+        state=state.astype(np.int8),
+        psi=known(value),
+        adjusted=known(adjusted),
+        lower=known(lower),
+        upper=known(upper),
+        floor=known(floor),
+        limit=known(limit),
+        p=known(psi.p_value(np.divide(value, scale, out=np.zeros_like(value), where=scale > 0), freedom)),
+        phi=known(phi),
+        n_baseline=n,
+        n_current=m,
+        days=size // past.per_day,
+        calm=judged & (adjusted < settings.resolve),
+        eased=judged & (adjusted < settings.critical * settings.resolve / settings.warn),
+        silent=_silent(past, settings),
+        baseline_counts=baseline,
+        current_counts=current,
+    )
+
+
+def _silent(past: _Past, settings: Settings) -> BoolArray:
+    """No events in the current window, where chance would not explain it."""
+    rows = np.arange(len(past.events))
+    size = np.maximum(settings.current_days * past.per_day, 1)
+
+    def held(first: IntArray | int, length: IntArray | int) -> FloatArray:
+        end = np.minimum(first + length, past.depth)
+        return np.asarray(past.events[rows, end] - past.events[rows, np.minimum(first, past.depth)])
+
+    weeks, total, least = np.zeros(len(rows)), np.zeros(len(rows)), np.full(len(rows), np.inf)
+    for week in range(1, HISTORY_DAYS // WEEK):
+        first = week * WEEK * past.per_day
+        known = (first + size <= past.history) & (week <= settings.weeks)
+        weeks += known
+        total += np.where(known, held(first, size), 0.0)
+        least = np.where(known, np.minimum(least, held(first, size)), least)
+    usual = (least > 0) & (total >= SILENT_EVENTS * weeks)
+    quiet = np.maximum(size, YOUNG_SILENCE_DAYS * past.per_day)
+    before = np.maximum(past.history - quiet, 1)
+    busy = held(quiet, before) * size >= SILENT_EVENTS * before
+    return np.asarray((held(0, size) == 0) & np.where(weeks > 0, usual, (held(0, quiet) == 0) & busy))
+
+
+def _quantiles() -> FloatArray:
+    """Where chi-squared with 0, 1, … degrees of freedom has a tail of SURE, by bisection."""
+    degrees = np.arange(WIDTH, dtype=float)
+    low, high = np.zeros(WIDTH), np.full(WIDTH, 1000.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = psi.p_value(middle, degrees) > SURE
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return np.where(degrees > 0, high, 0.0)
+
+
+_QUANTILE = _quantiles()
