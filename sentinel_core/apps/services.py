@@ -11,7 +11,7 @@ from sentinel_core.storage.store import Store
 
 if TYPE_CHECKING:
     from sentinel_core.apps.access import Access
-    from sentinel_core.apps.events import EventWriter
+    from sentinel_core.apps.event_writer import EventWriter
     from sentinel_core.apps.metrics import Live
     from sentinel_core.emitter.self_metrics import SidecarMetrics
 
