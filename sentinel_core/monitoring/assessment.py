@@ -9,7 +9,7 @@ import numpy as np
 
 from sentinel_core.monitoring import psi
 from sentinel_core.monitoring.histograms import Bins
-from sentinel_core.monitoring.monitor import WEEK, Frozen, State, Verdicts
+from sentinel_core.monitoring.monitor import State, Verdicts
 from sentinel_core.windows import FloatArray
 
 OUTPUTS = ("score", "number", "label")  # by their stored number
@@ -75,62 +75,6 @@ class Assessment:
     def from_json(cls, text: str | bytes) -> "Assessment":
         """What `to_json` has made."""
         return msgspec.json.decode(text, type=cls)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What a model is compared with while its baseline is frozen or pinned; stored with the incident or the baseline.
-
-    hour:     end of the newest block of the profiles, unix seconds
-    profiles: by output; blocks of the week [7 * per_day], each its counts, or None where the span had no such block
-    phi:      by output; empty where it is learnt all the same (a pinned baseline)
-    """
-
-    hour: int
-    profiles: dict[str, tuple[tuple[float, ...] | None, ...]]
-    phi: dict[str, float]
-
-    @classmethod
-    def of(cls, hour: int, profiles: Mapping[str, FloatArray], phi: Mapping[str, float]) -> "Reference":
-        """Make one of arrays [7 * per_day, W] as `monitor.profile` gives them."""
-        rows = {
-            output: tuple(None if np.isnan(block).any() else tuple(np.trim_zeros(block, "b").tolist()) for block in one)
-            for output, one in profiles.items()
-        }
-        return cls(hour, rows, dict(phi))
-
-    def to_json(self) -> str:
-        """JSON, to be stored."""
-        return msgspec.json.encode(self).decode()
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "Reference":
-        """What `to_json` has made."""
-        return msgspec.json.decode(text, type=cls)
-
-
-def frozen(
-    references: Sequence[tuple[Reference, str] | None], hour: int, block_seconds: int, per_day: int, width: int
-) -> Frozen | None:
-    """Stack what subjects (a model's reference and an output of it, or None) are compared with at `hour`.
-
-    None where nobody has a reference: the usual case, and the fastest.
-    """
-    if not any(references):
-        return None
-    profile = np.full((len(references), WEEK * per_day, width), np.nan)
-    blocks, phi = np.zeros(len(references)), np.full(len(references), np.nan)
-    for row, one in enumerate(references):
-        if one is None:
-            continue
-        reference, output = one
-        for phase, counts in enumerate(reference.profiles.get(output, ())):
-            if counts is not None:
-                profile[row, phase] = 0.0
-                profile[row, phase, : len(counts)] = counts
-        blocks[row] = (hour - reference.hour) / block_seconds
-        phi[row] = reference.phi.get(output, math.nan)
-    return Frozen(profile, blocks, phi)
 
 
 def describe(

@@ -175,7 +175,7 @@ def _groups(
         return
     number = subject if number is None else number
     if (subject[1:] < subject[:-1]).any():
-        short = subject.astype(np.uint16) if 0 <= subject.min() and subject.max() < 1 << 16 else subject
+        short = subject.astype(np.uint16) if subject.min() >= 0 and subject.max() < 1 << 16 else subject
         order = np.argsort(short, kind="stable")  # of 16 bits a radix sort, ten times faster
         subject, values, number = subject[order], values[order], number[order]
     starts = np.flatnonzero(np.concatenate([[True], subject[1:] != subject[:-1]])).tolist()
