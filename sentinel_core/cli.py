@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sentinel_core import __version__
+from sentinel_core import __version__, administration
 from sentinel_core.config import SentinelConfig, config_path, load_config
 from sentinel_core.durations import format_duration, parse_duration
 from sentinel_core.errors import ConfigError, SentinelError, ServiceError
@@ -48,12 +48,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"sentinel {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        found = commands.add_parser(name, help=text, description=text)
+    def add(
+        name: str, command: Callable[[argparse.Namespace], int], text: str, among: Any = commands
+    ) -> argparse.ArgumentParser:
+        found: argparse.ArgumentParser = among.add_parser(name, help=text, description=text)
         found.set_defaults(command=command)
         if name != "init":
             found.add_argument("--config", help="configuration file; default: $SENTINEL_CONFIG, else ./sentinel.toml")
         return found
+
+    def group(name: str, text: str) -> administration.Add:
+        """A command of commands, which work on the store of what runs."""
+        among = commands.add_parser(name, help=text, description=text).add_subparsers(required=True, metavar="COMMAND")
+
+        def add_among(name: str, command: administration.Command, text: str) -> argparse.ArgumentParser:
+            return add(name, lambda arguments: command(_running(arguments), arguments), text, among)
+
+        return add_among
 
     init = add("init", _init, "Write a commented sentinel.toml.")
     init.add_argument("path", nargs="?", default="sentinel.toml")
@@ -70,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         changing.add_argument("--watch", metavar="SLUG", help="the watch's slug, as `sentinel status` shows it")
         changing.add_argument("--reason", default="by hand, from the command line")
     rollback.add_argument("--to", metavar="VERSION", help="as v3; default: the version before the one that serves")
+    administration.register(group)
     return parser
 
 

@@ -61,6 +61,7 @@ class Supervisor:
         self._stops: SimpleQueue[None] = SimpleQueue()
         self._ending = threading.Event()  # set by the main thread, for the others
         self._services: list[Service] = []
+        self._notes: list[str] = []  # to be said at the start
 
     def run(self) -> None:
         """Start everything and keep it running until `stop`; ServiceError for what keeps it from starting."""
@@ -119,10 +120,26 @@ class Supervisor:
         if not database.is_sqlite:
             held.enter_context(_sole_user(database))
         SegmentStore(database, self.config.resolved_data_url).require_files()
+        self._prepare_access(database)
         self._reconcile()
         dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
         dagster += ["-h", self.config.bind_address, "-p", str(self.config.dagster_port)]
         return [("sidecar", [sys.executable, "-m", "sentinel_core.apps.sidecar"]), ("dagster", dagster)]
+
+    def _prepare_access(self, database: "Database") -> None:
+        """See that keys can be recognised, and that somebody can log in."""
+        from sentinel_core.security import keys, users
+        from sentinel_core.security.secret import load_pepper
+
+        pepper, now = load_pepper(self.config, os.environ), time.time()
+        with database.write() as connection:
+            lost = keys.lost(connection, pepper, now=now)
+            token = users.first_link(connection, now=now)
+        if lost:
+            self._notes.append(f"WARNING: {lost}")
+        if token is not None:
+            self._notes.append("Nobody can log in yet. This link makes the first admin, once and within an hour:")
+            self._notes.append(f"  {self.config.public_url}/setup?token={token}")
 
     def _reconcile(self) -> None:
         """Runs that lost their worker when everything was killed hold their lane: Dagster is told before it starts."""
@@ -156,9 +173,11 @@ class Supervisor:
         self._say(f"  logs      {log_folder(config)}")
         if not is_loopback(config.bind_address):
             self._say(
-                f"WARNING: bind_address {config.bind_address} lets in other machines, and neither the page nor Dagster "
-                "has a login: put a proxy with a login before them, or a firewall around"
+                f"WARNING: bind_address {config.bind_address} lets in other machines, and Dagster has no login: put a "
+                "proxy with a login before it, or a firewall around; and one with TLS before the pages"
             )
+        for note in self._notes:
+            self._say(note)
         if not config.watches:
             self._say("No watch is configured: `sentinel init` writes a sentinel.toml, `sentinel up --demo` shows one.")
 

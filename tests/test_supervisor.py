@@ -293,7 +293,7 @@ def test_nobody_has_to_listen(config: SentinelConfig, tmp_path: Path) -> None:
 
 
 def test_an_open_address_is_warned_of(config: SentinelConfig, run_with: Callable[..., Running]) -> None:
-    """On every address the start says in a line that nothing has a login; the links are this machine's."""
+    """On every address the start says in a line that Dagster has no login; the links are this machine's."""
     running = run_with(replace(config, bind_address="0.0.0.0"), ("one", SLEEPER))
     until(lambda: running.heard("WARNING: bind_address 0.0.0.0"))
     assert running.heard(f"http://127.0.0.1:{config.emitter_port}/metrics")

@@ -21,10 +21,9 @@ from starlette.routing import BaseRoute, Route
 from sentinel_core.apps.access import Access, Caller, equal, read_form
 from sentinel_core.errors import RequestError, StoreError
 from sentinel_core.security import audit, sessions, throttle, users
-from sentinel_core.security.passwords import Passwords
+from sentinel_core.security.passwords import HASHES_AT_ONCE, Passwords
 from sentinel_core.security.sessions import Session
 
-HASHES_AT_ONCE = 2  # each takes 64 MiB and a tenth of a second on four cores
 HASHES_WAITING = 20  # beyond, people are asked to come back rather than to wait
 FREE_OF_NAME, FREE_OF_ADDRESS = 5, 20  # attempts before one has to wait; an office shares an address
 DEVICE_SECONDS = 400 * 86_400

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from sentinel_core.errors import ConflictError, InvalidError, NotFoundError
-from sentinel_core.security import audit, sessions
+from sentinel_core.security import audit, sessions, throttle
 from sentinel_core.security.principals import ROLES, Principal, Role
 from sentinel_core.storage import schema
 
@@ -111,10 +111,11 @@ def set_password(
     keep: str | None = None,
     now: float,
 ) -> None:
-    """Change a password and end every session of the user but the one whose token is `keep`."""
+    """Change a password, end every session of the user but the one whose token is `keep`, and forgive wrong guesses."""
     user = get(connection, user_id)
     connection.execute(_TABLE.update().where(_TABLE.c.id == user_id).values(password_hash=password_hash))
     sessions.end_all(connection, user_id, keep=keep)
+    throttle.clear(connection, f"user:{user.name}")
     audit.write(connection, by, "user.password", f"user {user.name}", project_id=user.project_id, now=now)
 
 
