@@ -71,8 +71,12 @@ def _tell(backend: Backend) -> None:
 
 
 def _key(conn: sa.Connection, principal: Principal, key_id: str) -> None:
-    if not principal.sees(keys.get(conn, key_id).project_id):
-        raise NotFoundError(f"there is no key {key_id}")
+    try:
+        if principal.sees(keys.get(conn, key_id).project_id):
+            return
+    except NotFoundError:
+        pass
+    raise NotFoundError(f"there is no key {key_id}")  # in the same words, whose ever it is
 
 
 def create_user(
