@@ -1,15 +1,16 @@
-"""The sidecar: one HTTP port with /metrics, health, status and the page. It reads the store and never trains.
+"""The sidecar: one HTTP port with /metrics, health, status, the JSON API and the pages. It never trains.
 
 `python -m sentinel_core.apps.sidecar` serves the configuration that `sentinel_core.config.load_config` finds.
 """
 
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from importlib.metadata import version
+from importlib.metadata import metadata, version
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,13 +27,20 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sentinel_core.apps import events, ui
+from sentinel_core.apps.access import Access
+from sentinel_core.apps.api.application import PREFIX, create_api
+from sentinel_core.apps.api.problems import problem
+from sentinel_core.apps.event_writer import EventWriter
 from sentinel_core.apps.metrics import Live
-from sentinel_core.apps.page import StatusPage, readme
+from sentinel_core.apps.services import Services
 from sentinel_core.config import SentinelConfig, config_path, is_loopback, load_config
 from sentinel_core.emitter.self_metrics import SidecarMetrics
 from sentinel_core.emitter.snapshot import SnapshotLoader
 from sentinel_core.errors import ConfigError, SentinelError, ServiceError, StoreError
-from sentinel_core.storage import windows_store
+from sentinel_core.security.keys import KeyRing
+from sentinel_core.security.passwords import Passwords
+from sentinel_core.security.secret import Pepper, load_pepper
 from sentinel_core.storage.store import Store
 
 Status = Callable[[SentinelConfig], Mapping[str, Any]]
@@ -51,20 +59,24 @@ FIXED_AT_START = ("bind_address", "emitter_port", "resolved_sql_url", "resolved_
 
 
 def create_app(
-    source: SentinelConfig | Path, store: Store, *, status: Status, now: Callable[[], float] = time.time
+    source: SentinelConfig | Path,
+    store: Store,
+    *,
+    status: Status,
+    now: Callable[[], float] = time.time,
+    pepper: Pepper | None = None,
 ) -> Starlette:
     """Assemble the sidecar over an open store.
 
     source: the configuration, or the file it is in, which POST /-/reload then reads again
     status: what GET /status.json answers for a configuration; called beside the event loop
-    Raises ConfigError where the file cannot be used.
+    pepper: what keys are hashed with; None: the artifact store's own
+    Raises ConfigError where the file cannot be used, StoreError where the pepper cannot.
     """
-    sidecar = _Sidecar(source, store, status, now)
-    page = StatusPage(
-        sidecar.live, lambda: sidecar.config, lambda *span: windows_store.read_window(store, *span), now
-    ).page
+    sidecar = _Sidecar(source, store, status, now, pepper)
     routes = [
-        Route("/", page),
+        *events.routes(sidecar.services),
+        Mount(PREFIX, create_api(sidecar.services)),
         Route("/metrics", sidecar.live.metrics),
         Route("/-/healthy", sidecar.healthy),
         Route("/-/ready", sidecar.ready),
@@ -74,25 +86,50 @@ def create_app(
         Route("/api/v1/status/buildinfo", buildinfo),
         Route("/api/{path:path}", no_such_endpoint, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
         Mount("/static", StaticFiles(packages=[("sentinel_core.apps", "static")])),
+        *getattr(ui, "routes", lambda _: [])(sidecar.services),
     ]
     observed = Middleware(_Observed, metrics=sidecar.metrics)
-    guarded = Middleware(_Guarded, private=is_loopback(sidecar.config.bind_address))
+    guarded = Middleware(_Guarded, private=sidecar.services.private)
     return Starlette(routes=routes, middleware=[observed, guarded], lifespan=sidecar.lifespan)
 
 
 class _Sidecar:
     """The configuration in use, and the small endpoints."""
 
-    def __init__(self, source: SentinelConfig | Path, store: Store, status: Status, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        source: SentinelConfig | Path,
+        store: Store,
+        status: Status,
+        now: Callable[[], float],
+        pepper: Pepper | None,
+    ) -> None:
         self._file = source if isinstance(source, Path) else None
         self._status = status
         self.config = source if isinstance(source, SentinelConfig) else load_config(source)
         self.metrics = SidecarMetrics(version("sentinel"))
         self.live = Live(SnapshotLoader(store, self.config), self.config, self.metrics, now)
+        private = is_loopback(self.config.bind_address)
+        keyring = KeyRing(store, pepper or load_pepper(self.config, {}), now)
+        self.services = Services(
+            store=store,
+            config=lambda: self.config,
+            now=now,
+            keyring=keyring,
+            passwords=Passwords(),
+            access=Access(store, keyring, lambda: self.config, now, private=private),
+            writer=EventWriter(store, now, self.metrics.registry),
+            live=self.live,
+            metrics=self.metrics,
+            status=status,
+            private=private,
+        )
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        """Keep the snapshot fresh while the server runs."""
+        """Keep snapshot and keys fresh, and write events, while the server runs."""
+        await run_in_threadpool(self.services.keyring.start)
+        self.services.writer.start()
         refreshing = asyncio.create_task(self.live.run())
         try:
             yield
@@ -101,6 +138,8 @@ class _Sidecar:
             with contextlib.suppress(asyncio.CancelledError):
                 await refreshing
             self.live.close()
+            await run_in_threadpool(self.services.writer.stop)
+            await run_in_threadpool(self.services.keyring.close)
 
     async def healthy(self, _: Request) -> Response:
         """GET /-/healthy: the process answers."""
@@ -150,6 +189,11 @@ async def buildinfo(_: Request) -> Response:
     return _json({"status": "success", "data": {"version": version("sentinel")}})
 
 
+async def readme(_: Request) -> Response:
+    """GET /readme: the README that this installation was built from."""
+    return PlainTextResponse(str(metadata("sentinel").json.get("description", "")))
+
+
 async def no_such_endpoint(request: Request) -> Response:
     """Everything else below /api."""
     return _problem(404, "not_found", f"{request.url.path} is not an endpoint of this sidecar")
@@ -166,7 +210,17 @@ def _problem(code: int, kind: str, message: str, **more: Any) -> Response:
 class _Observed:
     """Counts and times requests by route, and puts the security headers on every answer."""
 
-    ROUTES = ("/", "/metrics", "/-/healthy", "/-/ready", "/-/reload", "/status.json", "/api/v1/status/buildinfo")
+    ROUTES = (
+        "/",
+        "/metrics",
+        "/-/healthy",
+        "/-/ready",
+        "/-/reload",
+        "/status.json",
+        "/api/v1/status/buildinfo",
+        "/v1/events",
+        "/v1/events/batch",
+    )
 
     def __init__(self, app: ASGIApp, metrics: SidecarMetrics) -> None:
         self._app = app
@@ -177,7 +231,9 @@ class _Observed:
             await self._app(scope, receive, send)
             return
         started, code = time.perf_counter(), 500
-        route = scope["path"] if scope["path"] in self.ROUTES else "other"  # a client must not invent label values
+        path = scope["path"]
+        api = PREFIX if path.startswith(f"{PREFIX}/") else "other"  # a client must not invent label values
+        route = path if path in self.ROUTES else api
 
         async def send_observed(message: Message) -> None:
             nonlocal code
@@ -205,8 +261,12 @@ class _Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         reason = self._refusal(scope["method"], Headers(scope=scope)) if scope["type"] == "http" else None
-        answer = _problem(403, "forbidden", reason) if reason else self._app
-        await answer(scope, receive, send)
+        if reason is None:
+            await self._app(scope, receive, send)
+        elif scope["path"].startswith(f"{PREFIX}/"):
+            await problem(403, reason)(scope, receive, send)
+        else:
+            await _problem(403, "forbidden", reason)(scope, receive, send)
 
     def _refusal(self, method: str, headers: Headers) -> str | None:
         try:
@@ -233,11 +293,12 @@ def listen(config: SentinelConfig) -> socket.socket:
         ) from error
 
 
-def serve(source: SentinelConfig | Path, store: Store, *, status: Status, sock: socket.socket) -> None:
+def serve(
+    source: SentinelConfig | Path, store: Store, *, status: Status, sock: socket.socket, pepper: Pepper | None = None
+) -> None:
     """Serve on a bound socket until SIGINT or SIGTERM."""
-    server = uvicorn.Config(
-        create_app(source, store, status=status), log_level="warning", access_log=False, timeout_graceful_shutdown=3
-    )
+    app = create_app(source, store, status=status, pepper=pepper)
+    server = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
     uvicorn.Server(server).run(sockets=[sock])
 
 
@@ -252,7 +313,8 @@ def main() -> int:
         config = load_config(file)
         with listen(config) as sock, Store.open(config.resolved_sql_url, config.resolved_data_url) as store:
             store.database.migrate()
-            serve(file or config, store, status=lambda current: status(Context(current, store)), sock=sock)
+            pepper = load_pepper(config, os.environ)
+            serve(file or config, store, status=lambda now: status(Context(now, store)), sock=sock, pepper=pepper)
     except SentinelError as error:
         print(f"sentinel: {error}", file=sys.stderr)
         return 1
