@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from functools import cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
@@ -21,8 +21,7 @@ import httpx
 
 from sentinel_core.errors import PermanentDeliveryError, TransientDeliveryError
 
-LOOKUP_THREADS = 16  # names that nobody answers for block one each, and only one: lookups are shared
-KNOWN_SECONDS = 30.0  # how long a name's addresses are reused
+KNOWN_SECONDS = 30.0  # how long a name's addresses are reused; one lookup serves all that wait for it
 KEPT_CONNECTIONS = 8  # to one host; how many there are at once is the dispatcher's business
 _TRIED = 3  # addresses of one name
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -40,7 +39,7 @@ class Addresses:
         """Why alerts must not go to an address that a host has; None where they may.
 
         >>> Addresses().refusal("db", "10.0.0.5")
-        'db is 10.0.0.5, which is no public address: allow it with alert_networks = ["10.0.0.5/32"] in the configuration'
+        'db is 10.0.0.5, which is no public address; the configuration may allow it: alert_networks = ["10.0.0.5/32"]'
         >>> Addresses(["10.0.0.0/8"]).refusal("db", "::ffff:10.0.0.5")
         """
         found = _plain(address)
@@ -50,8 +49,8 @@ class Addresses:
             return None
         shown = host if host == str(found) else f"{host} is {found}, which"
         return (
-            f"{shown} is no public address: allow it with "
-            f'alert_networks = ["{found}/{found.max_prefixlen}"] in the configuration'
+            f"{shown} is no public address; the configuration may allow it: "
+            f'alert_networks = ["{found}/{found.max_prefixlen}"]'
         )
 
     def resolve(self, host: str, port: int) -> list[str]:
@@ -76,14 +75,16 @@ class Addresses:
         """Refuse forbidden connections of the calling thread, whatever library makes them.
 
         For libraries that resolve and connect by themselves: every `connect` of Python's sockets is checked as it
-        happens (PermanentDeliveryError).
+        happens. The library sees a PermissionError; PermanentDeliveryError at the end, whatever it made of that.
         """
         _install_guard()
-        _guard.addresses = self
+        _guard.addresses, _guard.refusal = self, None
         try:
             yield
         finally:
             _guard.addresses = None
+            if _guard.refusal is not None:
+                raise PermanentDeliveryError(_guard.refusal)
 
 
 @cache
@@ -102,7 +103,8 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
     except ValueError:  # a name: the library leaves resolving to the connection, where it cannot be checked
         refusal = f"{target!r} is no address"
     if refusal is not None:
-        raise PermanentDeliveryError(refusal)
+        _guard.refusal = refusal
+        raise PermissionError(refusal)
 
 
 def _plain(address: str) -> IPv4Address | IPv6Address:
@@ -136,8 +138,17 @@ def parse(url: str) -> httpx.URL:
     return parsed
 
 
-def port(url: httpx.URL) -> int:
-    """The port that a URL means."""
+def endpoint(url: str) -> tuple[str, int]:
+    """Host and port of an address.
+
+    >>> endpoint("https://hooks.example/T1")
+    ('hooks.example', 443)
+    """
+    parsed = parse(url)
+    return parsed.raw_host.decode("ascii"), _port(parsed)
+
+
+def _port(url: httpx.URL) -> int:
     return url.port or (443 if url.scheme == "https" else 80)
 
 
@@ -147,9 +158,9 @@ class CheckedTransport(httpx.AsyncBaseTransport):
     Each host has its own connections: two names at one address must not share one that was made for the other.
     """
 
-    def __init__(self, addresses: Addresses) -> None:
+    def __init__(self, addresses: Addresses, threads: Executor) -> None:
         self._addresses = addresses
-        self._threads = ThreadPoolExecutor(LOOKUP_THREADS, "lookup")
+        self._threads = threads
         self._known: dict[str, tuple[float, asyncio.Future[list[str]]]] = {}
         self._inner: dict[tuple[str, str], httpx.AsyncHTTPTransport] = {}
 
@@ -159,7 +170,7 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         host = url.raw_host.decode("ascii")
         inner = self._transport(url.scheme, host)
         refused: httpx.TransportError | None = None
-        for address in (await self._resolved(host, port(url)))[:_TRIED]:
+        for address in (await self._resolved(host, _port(url)))[:_TRIED]:
             request.url = url.copy_with(host=address)
             request.extensions = {**request.extensions, "sni_hostname": host}
             try:
@@ -189,10 +200,9 @@ class CheckedTransport(httpx.AsyncBaseTransport):
         return self._inner[key]
 
     async def aclose(self) -> None:
-        """Close the connections; lookups that still wait end with the process."""
+        """Close the connections."""
         for transport in self._inner.values():
             await transport.aclose()
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 @cache

@@ -10,6 +10,7 @@ from sentinel_core.incidents.lifecycle import CALM_EVALUATIONS, RECURRENCE_HOURS
 from sentinel_core.monitoring.assessment import Assessment
 
 SHOWN_BINS = 3  # that add most to a PSI
+MAX_REASON = 500  # characters of a reason that a person gave
 MAX_NAME = 200  # characters of a name that people outside chose
 _OUTPUTS = {
     "score": "the distribution of scores",
@@ -124,7 +125,7 @@ def seriousness(kind: str, severity: str, assessment: str) -> str:
 
 def why(kind: str, reason: str, assessment: str) -> str:
     """The reason of a transition, and for a PSI the bins that add most to it."""
-    text = clean(reason, 500)
+    text = clean(reason, MAX_REASON)
     worst = Assessment.from_json(assessment).worst if kind == "psi" else None
     if worst is None or not worst.bins:
         return text

@@ -3,6 +3,7 @@
 import asyncio
 import email.utils
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -15,6 +16,7 @@ SEND_SECONDS = 10.0  # for one attempt, answer included
 MAX_ANSWER_BYTES = 16_384  # nobody has more to say about an alert
 MAX_ANSWER_TEXT = 300  # characters of somebody else's words in a message of ours
 MAX_RETRY_AFTER_SECONDS = 86_400.0
+MAX_THREADS = 256  # for lookups of names, and for libraries that block
 _LATER = (408, 425, 429)  # the 4xx that pass by themselves
 
 
@@ -22,14 +24,20 @@ class Post:
     """Posts to checked addresses. An async context manager of one event loop.
 
     addresses: which ones are allowed
+    threads:   for what blocks
     clock:     unix seconds, for a Retry-After that names a date
     """
 
     def __init__(self, addresses: Addresses, clock: Callable[[], float]) -> None:
         self.addresses = addresses
         self._clock = clock
+        # a receiver that hangs holds as many as it may have alerts under way, and leaves the rest to the others
+        self.threads = ThreadPoolExecutor(MAX_THREADS, "alerts")
         self._http = httpx.AsyncClient(
-            transport=CheckedTransport(addresses), timeout=SEND_SECONDS, follow_redirects=False, trust_env=False
+            transport=CheckedTransport(addresses, self.threads),
+            timeout=SEND_SECONDS,
+            follow_redirects=False,
+            trust_env=False,
         )
 
     async def __aenter__(self) -> Self:
@@ -39,6 +47,7 @@ class Post:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._http.aclose()
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
     async def __call__(self, url: str, body: bytes, headers: Mapping[str, str] | None = None) -> str:
         """Post JSON; returns the status and what was said with it.

@@ -1,5 +1,6 @@
 """Send the alerts that are owed."""
 
+from sentinel_core.alerts import outbox
 from sentinel_core.alerts.dispatch import DeliveryReport
 from sentinel_core.alerts.dispatch import deliver as dispatch
 from sentinel_core.pipeline.context import Context
@@ -12,4 +13,6 @@ def deliver(context: Context) -> DeliveryReport:
 
 def deliveries_due(context: Context) -> bool:
     """Whether an alert has to be sent or repeated now."""
-    raise NotImplementedError
+    with context.store.database.read() as conn:
+        due = outbox.next_due(conn)
+    return due is not None and due <= context.clock()
