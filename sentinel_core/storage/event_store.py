@@ -7,7 +7,7 @@
 Segment keys: "1" of events (whole seconds), the seconds of an hour of counts and psi.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from sentinel_core.windows import IntArray, unique
 
 __all__ = ["LIVE", "REPLAY"]
 
-DAY_SECONDS = 86_400
+HOUR_SECONDS, DAY_SECONDS = 3_600, 86_400
 EVENTS_KEY = "1"
 WIDTH = 26  # bins of a stored histogram
 BINS = tuple(f"n{index:02d}" for index in range(WIDTH))
@@ -49,21 +49,6 @@ class Wanted:
     version: IntArray
     block_seconds: IntArray
     since: IntArray
-
-
-@dataclass(frozen=True)
-class Spans:
-    """Hours of models that do not count: t0 <= hour < t1; arrays of one length, any number of spans per model."""
-
-    model: IntArray
-    t0: IntArray
-    t1: IntArray
-
-    @classmethod
-    def of(cls, spans: Iterable[tuple[int, int, int]]) -> "Spans":
-        """Make them of (model id, t0, t1)."""
-        rows = np.array(sorted(spans), np.int64).reshape(-1, 3)
-        return cls(rows[:, 0].copy(), rows[:, 1].copy(), rows[:, 2].copy())
 
 
 @dataclass(frozen=True)
@@ -140,28 +125,41 @@ def read_events(
     return _read(store, "events", EVENTS_KEY, t0, t1 - 1, columns, model_ids)
 
 
-def block_sums(
-    store: Store, hour_seconds: int, t0: int, t1: int, wanted: Wanted, left_out: Spans, width: int
-) -> BlockSums:
-    """Sum the counts of hours in [t0, t1) by model, output and age of the block, which ends at t1.
+def stored_ids(store: Store, ts: IntArray, ids: IntArray) -> IntArray:
+    """Which digests of events (at unix seconds [n]; 0: none) are in the segments of those times."""
+    there = ids != 0
+    if not there.any():
+        return np.empty(0, np.int64)
+    hours = unique(ts[there] // HOUR_SECONDS) * HOUR_SECONDS
+
+    def read(segments: list[Segment]) -> IntArray:
+        t0, t1 = (np.array([getattr(segment, name) for segment in segments], np.int64) for name in ("t0", "t1"))
+        first = np.searchsorted(hours, t0 - HOUR_SECONDS, side="right")  # of the hours that end behind t0
+        overlaps = first < np.searchsorted(hours, t1, side="right")
+        near = [segment for segment, use in zip(segments, overlaps.tolist(), strict=True) if use]
+        if not near:
+            return np.empty(0, np.int64)
+        sql = "select distinct c.id from {files} as c join asked on c.id = asked.id where c.id <> 0"
+        return store.segments.query(near, sql, {"asked": {"id": unique(ids[there])}})["id"]
+
+    return store.segments.live("events", EVENTS_KEY, int(ts.min()), int(ts.max()), read)
+
+
+def block_sums(store: Store, hour_seconds: int, t0: int, t1: int, wanted: Wanted, width: int) -> BlockSums:
+    """Sum the counts of hours in [t0, t1) by model, output and age of the block, of which the newest ends at t1.
 
     width: how many of the bins are used; the others are not read
     """
     if not len(wanted.model):
         return _no_sums(width)
     sums = ", ".join(f"sum({name})::double as {name}" for name in BINS[:width])
-    gaps = (
-        "and not exists (from left_out where left_out.model = c.model and c.ts >= left_out.t0 and c.ts < left_out.t1)"
-        if len(left_out.model)
-        else ""
-    )
     sql = f"""
         select c.model::bigint as model, c.output::bigint as output,
                ({t1 - 1} - c.ts) // wanted.block_seconds as age, {sums}
         from {{files}} as c join wanted on c.model = wanted.model and c.baseline = wanted.version
-        where c.ts >= {t0} and c.ts < {t1} and c.ts >= wanted.since {gaps}
+        where c.ts >= {t0} and c.ts < {t1} and c.ts >= wanted.since
         group by all"""
-    tables = {"wanted": vars(wanted), "left_out": vars(left_out)}
+    tables = {"wanted": vars(wanted)}
 
     def read(segments: list[Segment]) -> Columns | None:
         return store.segments.query(segments, sql, tables) if segments else None
@@ -196,6 +194,11 @@ def read_psi(
         mine = rows["mode"] == mode
         rows = {name: column[mine] for name, column in rows.items()}
     return newest_psi(rows)
+
+
+def no_psi() -> Columns:
+    """Columns of no evaluation at all."""
+    return {name: np.empty(0, kind) for name, kind in DATASETS["psi"].items()}
 
 
 def newest_psi(rows: Columns) -> Columns:

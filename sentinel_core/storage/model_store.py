@@ -308,6 +308,16 @@ def current_baselines(connection: sa.Connection, model_ids: Collection[int] | No
     return {one.model_id: one for one in found}
 
 
+def newest_versions(connection: sa.Connection, model_ids: Collection[int]) -> dict[int, int]:
+    """Return the highest version that each of some models ever had; those without one are missing."""
+    table = schema.baselines
+    query = sa.select(table.c.model_id, sa.func.max(table.c.version)).group_by(table.c.model_id)
+    found: dict[int, int] = {}
+    for chunk in _chunks(model_ids):
+        found |= {one: newest for one, newest in connection.execute(query.where(table.c.model_id.in_(chunk))).all()}
+    return found
+
+
 def add_baselines(connection: sa.Connection, rows: Sequence[BaselineRow]) -> None:
     """Add versions and make each its model's current one."""
     if not rows:

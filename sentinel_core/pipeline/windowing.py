@@ -1,0 +1,328 @@
+"""From counts to verdicts: which past each model has, its counts as blocks, and what the rule makes of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sentinel_core.config import MonitorConfig
+from sentinel_core.monitoring import monitor
+from sentinel_core.monitoring.assessment import Assessment, describe
+from sentinel_core.monitoring.histograms import WIDTH, Bins
+from sentinel_core.monitoring.monitor import HISTORY_DAYS, WEEK, Frozen, Settings, State, Verdicts
+from sentinel_core.storage import event_store
+from sentinel_core.storage.event_store import BlockSums, Wanted
+from sentinel_core.storage.model_store import BaselineRow, MonitoredModel
+from sentinel_core.storage.store import Store
+from sentinel_core.windows import FloatArray, IntArray
+
+DAY_HOURS = 24
+REACH_HOURS = HISTORY_DAYS * DAY_HOURS  # the past that a verdict looks at
+OUTPUTS = 3  # score, number, label
+Span = tuple[int, int]  # [t0, t1), unix seconds
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A baseline that does not slide: pinned, accepted, or what it was when an incident opened.
+
+    end:      where the newest block of the profiles ends, unix seconds
+    per_day:  blocks of a day
+    profiles: output -> counts by block of the week (see `monitor.profile`); null where the block is not known
+    phi:      output -> natural variation; where one is missing it is learnt
+    """
+
+    end: int
+    per_day: int
+    profiles: dict[int, list[list[float] | None]]
+    phi: dict[int, float] = {}
+
+
+class Content(msgspec.Struct, frozen=True):
+    """What `baselines.bins` holds.
+
+    most:        the setting `bins` that they were made for
+    fitted_days: how long the history was then
+    since:       no earlier event belongs to the history: a new normal began there
+    accepted:    version with which it began
+    kept:        what is compared with where the baseline does not slide
+    """
+
+    outputs: dict[int, Bins]
+    most: int
+    fitted_days: int
+    since: int | None = None
+    accepted: int = 0
+    kept: Kept | None = None
+
+    @classmethod
+    def from_json(cls, text: str) -> "Content":
+        """What `to_json` has made."""
+        return _CONTENT.decode(text)
+
+    def to_json(self) -> str:
+        """JSON, to be stored."""
+        return msgspec.json.encode(self).decode()
+
+
+_CONTENT = msgspec.json.Decoder(Content)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model as it is judged at some hour.
+
+    spans: hours of drift that no baseline is made of
+    kept:  what the baseline and phi are frozen as, while an incident lasts or because they are pinned
+    """
+
+    model: MonitoredModel
+    settings: MonitorConfig
+    baseline: BaselineRow
+    content: Content
+    spans: Sequence[Span] = ()
+    kept: Kept | None = None
+
+    @property
+    def version(self) -> int:
+        """Of the baseline."""
+        return self.baseline.version
+
+    @property
+    def per_day(self) -> int:
+        """Blocks of a day."""
+        return DAY_HOURS // monitor.block_hours(self.settings)
+
+    @property
+    def begin(self) -> int:
+        """Where its history begins, unix seconds."""
+        return max(self.model.first_event_at or 0, self.content.since or 0)
+
+    def block_seconds(self, hour_seconds: int) -> int:
+        """Length of a block."""
+        return monitor.block_hours(self.settings) * hour_seconds
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Models whose blocks have the same length; a row is one output of one of them."""
+
+    judged: Sequence[Judged]
+    per_day: int
+    rows: Sequence[tuple[int, int]]  # place in `judged`, output
+    blocks: FloatArray
+    history: IntArray
+    excluded: NDArray[np.bool_]
+    settings: Settings
+    verdicts: Verdicts
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model's verdict. `expected`: events that the same hours of the past have held on average."""
+
+    judged: Judged
+    assessment: Assessment
+    eased: bool
+    group: _Group = field(repr=False)
+    rows: Sequence[int] = field(repr=False)
+
+    def window_seconds(self, hour_seconds: int) -> int:
+        """Length of the current window."""
+        days = int(self.group.verdicts.days[self.rows].max(initial=0))
+        return days * DAY_HOURS * hour_seconds or self.judged.block_seconds(hour_seconds)
+
+    @cached_property
+    def expected(self) -> float:
+        """Events of a window as long as the setting says, on average over the same hours of the weeks before.
+
+        In the first week over the days before.
+        """
+        group = self.group
+        if not self.rows:
+            return 0.0
+        size = max(1, self.judged.settings.current_hours // DAY_HOURS * group.per_day)
+        events = group.blocks[self.rows].sum(axis=2).max(axis=0)
+        known = min(int(group.history[self.rows[0]]), len(events))
+        step = WEEK * group.per_day
+        starts = [first for first in range(step, known, step) if first + size <= known] or range(size, known, size)
+        found = [float(events[first : first + size].sum()) for first in starts]
+        return sum(found) / len(found) if found else 0.0
+
+    def freeze(self, hour: int) -> Kept:
+        """What the baseline and phi are now, to be kept while an incident lasts."""
+        if self.judged.kept is not None:
+            return self.judged.kept
+        group, rows, settings = self.group, list(self.rows), self.judged.settings
+        weeks = settings.baseline_weeks if settings.baseline == "same_weekday" else -(-settings.baseline_days // WEEK)
+        skip = np.maximum(group.verdicts.days[rows] * group.per_day, 1)
+        profiles = monitor.profile(
+            group.blocks[rows],
+            group.per_day,
+            group.history[rows],
+            np.full(len(rows), weeks),
+            skip,
+            group.excluded[rows],
+        )
+        outputs = [group.rows[row][1] for row in rows]
+        return Kept(
+            hour,
+            group.per_day,
+            {output: listed(profiles[place]) for place, output in enumerate(outputs)},
+            {output: float(phi) for output, phi in zip(outputs, group.verdicts.phi[rows], strict=True) if phi == phi},
+        )
+
+
+def listed(profile: FloatArray) -> list[list[float] | None]:
+    """A profile [blocks of a week, bins] as JSON can hold it."""
+    used = int(np.flatnonzero((profile > 0).any(axis=0)).max(initial=0)) + 1
+    return [None if np.isnan(row[0]) else row[:used].tolist() for row in profile]
+
+
+def evaluate(
+    judged: Sequence[Judged],
+    sums: BlockSums,
+    hour: int,
+    hour_seconds: int,
+    texts: Mapping[int, Mapping[int, str]],
+) -> list[Evaluated]:
+    """Judge models at the end of an hour over their counts; in the order of `judged`.
+
+    sums: of all of them, as `block_sums` or `Counted.sums` gives
+    texts: of labels, by model id and fingerprint
+    """
+    by_length: dict[int, list[Judged]] = {}
+    for one in judged:
+        by_length.setdefault(one.per_day, []).append(one)
+    found: dict[int, Evaluated] = {}
+    for per_day, members in by_length.items():
+        group = _grouped(members, per_day, sums, hour, hour_seconds)
+        of_model: list[list[int]] = [[] for _ in members]
+        for row, (place, _) in enumerate(group.rows):
+            of_model[place].append(row)
+        for one, rows in zip(members, of_model, strict=True):
+            outputs = [group.rows[row][1] for row in rows]
+            bins = [one.content.outputs[output] for output in outputs]
+            names = texts.get(one.model.id, {})
+            assessment = describe(group.verdicts, rows, outputs, bins, names, hour, one.version)
+            verdict = group.verdicts.state[rows] <= State.CRITICAL
+            eased = bool((group.verdicts.eased[rows] | ~verdict).all() and verdict.any())
+            found[one.model.id] = Evaluated(one, assessment, eased, group, rows)
+    return [found[one.model.id] for one in judged]
+
+
+def psi_rows(evaluated: Iterable[Evaluated], hour: int, mode: int) -> dict[str, NDArray[Any]]:
+    """The rows of the dataset `psi` of one hour, one per output that was judged."""
+    parts = []
+    for group in {id(one.group): one.group for one in evaluated}.values():
+        verdicts, rows = group.verdicts, len(group.rows)
+        noise = verdicts.floor / verdicts.phi
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(noise > 0, verdicts.psi / noise, np.nan)
+        columns = {
+            "model": np.array([group.judged[place].model.id for place, _ in group.rows], np.int32),
+            "output": np.array([output for _, output in group.rows], np.int8),
+            "ts": np.full(rows, hour, np.int64),
+            "baseline": np.array([group.judged[place].version for place, _ in group.rows], np.int32),
+            "ratio": ratio,
+            "mode": np.full(rows, mode, np.int8),
+        }
+        names = ("days", "psi", "adjusted", "lower", "upper", "floor", "limit", "p", "n_baseline", "n_current", "state")
+        parts.append(columns | {name: getattr(verdicts, name) for name in names})
+    if not parts:
+        return dict(event_store.no_psi())
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _grouped(judged: Sequence[Judged], per_day: int, sums: BlockSums, hour: int, hour_seconds: int) -> _Group:
+    block = DAY_HOURS // per_day * hour_seconds
+    rows = [(place, output) for place, one in enumerate(judged) for output in sorted(one.content.outputs)]
+    depth = HISTORY_DAYS * per_day
+    blocks = np.zeros((len(rows), depth, WIDTH))
+    keys = np.array([judged[place].model.id * OUTPUTS + output for place, output in rows], np.int64)
+    if len(keys) and len(sums.model):
+        order = np.argsort(keys)
+        wanted = sums.model * OUTPUTS + sums.output
+        at = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
+        target = order[at]
+        mine = (keys[target] == wanted) & (sums.age < depth)
+        blocks[target[mine], sums.age[mine], : sums.counts.shape[1]] = sums.counts[mine]
+    history = [max(0, hour - judged[place].begin // hour_seconds * hour_seconds) // block for place, _ in rows]
+    excluded = np.zeros((len(rows), depth), bool)
+    for row, (place, _) in enumerate(rows):
+        for t0, t1 in judged[place].spans:
+            first, last = max(0, (hour - t1) // block), (hour - t0 - 1) // block
+            excluded[row, first : max(0, last + 1)] = True
+    configs = [judged[place].settings for place, _ in rows]
+    settings, ages = Settings.of(configs), np.array(history, np.int64)
+    verdicts = monitor.assess(blocks, per_day, ages, settings, _frozen(judged, rows, per_day, hour, block), excluded)
+    return _Group(judged, per_day, rows, blocks, ages, excluded, settings, verdicts)
+
+
+def _frozen(
+    judged: Sequence[Judged], rows: Sequence[tuple[int, int]], per_day: int, hour: int, block: int
+) -> Frozen | None:
+    """What is kept of baselines, for the rows that have something; None where none has."""
+    if all(judged[place].kept is None for place, _ in rows):
+        return None
+    profile = np.full((len(rows), WEEK * per_day, WIDTH), np.nan)
+    blocks, phi = np.zeros(len(rows)), np.full(len(rows), np.nan)
+    for row, (place, output) in enumerate(rows):
+        kept = judged[place].kept
+        if kept is None or output not in kept.profiles:
+            continue
+        known = [(phase, counts) for phase, counts in enumerate(kept.profiles[output]) if counts is not None]
+        for phase, counts in known:
+            # blocks of another length than when it was kept: all of it as one, whatever the time of the week
+            at = phase if kept.per_day == per_day else 0
+            profile[row, at] = np.nan_to_num(profile[row, at])
+            profile[row, at, : len(counts)] += counts
+        blocks[row] = (hour - kept.end) / block
+        phi[row] = kept.phi.get(output, np.nan)
+    return Frozen(profile, blocks, phi)
+
+
+# ---- counts ----------------------------------------------------------------------------------------------------------
+
+
+def stored_sums(store: Store, judged: Sequence[Judged], hour: int, hour_seconds: int) -> BlockSums:
+    """The counts of models under the version that they are judged with, from the segments."""
+    wanted = Wanted(
+        np.array([one.model.id for one in judged], np.int64),
+        np.array([one.version for one in judged], np.int64),
+        np.array([one.block_seconds(hour_seconds) for one in judged], np.int64),
+        np.array([one.content.since or 0 for one in judged], np.int64),
+    )
+    width = max((len(bins) for one in judged for bins in one.content.outputs.values()), default=1)
+    return event_store.block_sums(store, hour_seconds, hour - REACH_HOURS * hour_seconds, hour, wanted, width)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Counts by the hour in memory: of one version per model; arrays of one length, counts [n, WIDTH]."""
+
+    model: IntArray
+    output: IntArray
+    hour: IntArray
+    counts: NDArray[np.int32]
+
+    def sums(self, judged: Sequence[Judged], hour: int, hour_seconds: int) -> BlockSums:
+        """The same as `stored_sums`, of these."""
+        ids = np.array(sorted(one.model.id for one in judged), np.int64)
+        by_id = {one.model.id: one for one in judged}
+        lengths = np.array([by_id[one].block_seconds(hour_seconds) for one in ids.tolist()], np.int64)
+        since = np.array([by_id[one].content.since or 0 for one in ids.tolist()], np.int64)
+        place = np.minimum(np.searchsorted(ids, self.model), len(ids) - 1)
+        use = (ids[place] == self.model) & (self.hour < hour) & (self.hour >= since[place])
+        use &= self.hour >= hour - REACH_HOURS * hour_seconds
+        place = place[use]
+        age = (hour - 1 - self.hour[use]) // lengths[place]
+        depth = int(age.max(initial=0)) + 1
+        key = (place * OUTPUTS + self.output[use]) * depth + age
+        found, row = np.unique(key, return_inverse=True)
+        counts = np.zeros((len(found), WIDTH))
+        np.add.at(counts, row, self.counts[use])
+        return BlockSums(ids[found // depth // OUTPUTS], found // depth % OUTPUTS, found % depth, counts)
