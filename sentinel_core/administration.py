@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sentinel_core.config import SentinelConfig
 from sentinel_core.durations import parse_duration
 from sentinel_core.errors import InvalidError, NotFoundError
-from sentinel_core.security.principals import ROLES, SCOPES, command_line
+from sentinel_core.security.principals import ROLES, SCOPES, Principal, command_line
 
 if TYPE_CHECKING:
     from sentinel_core.apps.services import Backend
@@ -77,8 +77,8 @@ def _create_key(config: SentinelConfig, arguments: argparse.Namespace) -> int:
     with open_backend(config) as backend:
         key = commands.create_key(
             backend,
-            command_line(_login()),
-            _project_id(backend, arguments.project),
+            person(),
+            project_id_of(backend, arguments.project),
             arguments.name,
             arguments.scope,
             expires_at=None if lasting is None else backend.now() + lasting,
@@ -93,8 +93,8 @@ def _rotate_key(config: SentinelConfig, arguments: argparse.Namespace) -> int:
     overlap = _seconds("--overlap", arguments.overlap)
     with open_backend(config) as backend:
         old = _find_key(backend, arguments.key)
-        key = commands.rotate_key(backend, command_line(_login()), old.id, overlap_seconds=overlap)
-        _say(f"{old.id} stays good until {_moment(_key(backend, old.id).expires_at)}")
+        key = commands.rotate_key(backend, person(), old.id, overlap_seconds=overlap)
+        _say(f"{old.id} stays good until {moment(_key(backend, old.id).expires_at)}")
         return _show_key(backend, key, arguments)
 
 
@@ -103,7 +103,7 @@ def _revoke_key(config: SentinelConfig, arguments: argparse.Namespace) -> int:
 
     with open_backend(config) as backend:
         key = _find_key(backend, arguments.key)
-        commands.revoke_key(backend, command_line(_login()), key.id)
+        commands.revoke_key(backend, person(), key.id)
     print(f"{key.id} ({key.name}) is revoked")
     return 0
 
@@ -112,15 +112,15 @@ def _list_keys(config: SentinelConfig, arguments: argparse.Namespace) -> int:
     from sentinel_core.security import keys
 
     with open_backend(config) as backend:
-        names = _projects(backend)
-        only = _project_id(backend, arguments.project) if arguments.project else None
+        names = projects_of(backend)
+        only = project_id_of(backend, arguments.project) if arguments.project else None
         with backend.store.database.read() as connection:
             found = keys.list_keys(connection, only)
         now = backend.now()
         _warn_of_lost_keys(backend)
     if arguments.json:
         return _print_json([_plain_key(key, names, now) for key in found])
-    return _print_table(
+    return print_table(
         ["ID", "NAME", "PROJECT", "SCOPES", "STATE", "EXPIRES", "LAST USED"],
         [
             (key.id, key.name, names[key.project_id], ",".join(sorted(key.scopes)), key.state(now), *_span(key))
@@ -132,11 +132,11 @@ def _list_keys(config: SentinelConfig, arguments: argparse.Namespace) -> int:
 
 def _show_key(backend: "Backend", new: "NewKey", arguments: argparse.Namespace) -> int:
     """The only time that it is seen."""
-    key, names = _key(backend, new.id), _projects(backend)
+    key, names = _key(backend, new.id), projects_of(backend)
     if arguments.json:
         _print_json({**_plain_key(key, names, backend.now()), "key": new.text})
     else:
-        until = "does not expire" if key.expires_at is None else f"expires {_moment(key.expires_at)}"
+        until = "does not expire" if key.expires_at is None else f"expires {moment(key.expires_at)}"
         _say(f"{key.name} in {names[key.project_id]}: {', '.join(sorted(key.scopes))}; {until}; id {key.id}")
         _say("Keep it where only the application reads it: it is not shown again.")
         print(new.text)
@@ -168,7 +168,7 @@ def _key(backend: "Backend", key_id: str) -> "Key":
 
 
 def _span(key: "Key") -> tuple[str, str]:
-    return _moment(key.expires_at), _moment(key.last_used_at)
+    return moment(key.expires_at), moment(key.last_used_at)
 
 
 def _plain_key(key: "Key", names: Mapping[int, str], now: float) -> dict[str, Any]:
@@ -196,9 +196,9 @@ def _create_user(config: SentinelConfig, arguments: argparse.Namespace) -> int:
     with open_backend(config) as backend:
         with backend.store.database.read() as connection:
             role = arguments.role or ("viewer" if users.exist(connection) else "admin")
-        only = _project_id(backend, arguments.project) if arguments.project else None
+        only = project_id_of(backend, arguments.project) if arguments.project else None
         password = _password(arguments)
-        user_id = commands.create_user(backend, command_line(_login()), arguments.name, password, role, only)
+        user_id = commands.create_user(backend, person(), arguments.name, password, role, only)
         with backend.store.database.read() as connection:
             user = users.get(connection, user_id)
     print(f"{user.name} can log in now, as {user.role}" + (f" of {arguments.project}" if arguments.project else ""))
@@ -210,7 +210,7 @@ def _change_password(config: SentinelConfig, arguments: argparse.Namespace) -> i
 
     with open_backend(config) as backend:
         user = _find_user(backend, arguments.name)
-        commands.change_user(backend, command_line(_login()), user.id, password=_password(arguments))
+        commands.change_user(backend, person(), user.id, password=_password(arguments))
     print(f"{user.name} has another password, and is logged out everywhere")
     return 0
 
@@ -228,7 +228,7 @@ def _set_disabled(config: SentinelConfig, name: str, disabled: bool) -> int:
 
     with open_backend(config) as backend:
         user = _find_user(backend, name)
-        commands.change_user(backend, command_line(_login()), user.id, disabled=disabled)
+        commands.change_user(backend, person(), user.id, disabled=disabled)
     print(f"{user.name} {'cannot log in any more' if disabled else 'can log in again'}")
     return 0
 
@@ -237,7 +237,7 @@ def _list_users(config: SentinelConfig, arguments: argparse.Namespace) -> int:
     from sentinel_core.security import users
 
     with open_backend(config) as backend:
-        names = _projects(backend)
+        names = projects_of(backend)
         with backend.store.database.read() as connection:
             found = users.list_users(connection)
     if arguments.json:
@@ -249,10 +249,10 @@ def _list_users(config: SentinelConfig, arguments: argparse.Namespace) -> int:
                 for user in found
             ]
         )
-    return _print_table(
+    return print_table(
         ["NAME", "ROLE", "PROJECT", "CREATED", "DISABLED"],
         [
-            (u.name, u.role, names.get(u.project_id or 0, "all"), _moment(u.created_at), _moment(u.disabled_at))
+            (u.name, u.role, names.get(u.project_id or 0, "all"), moment(u.created_at), moment(u.disabled_at))
             for u in found
         ],
         "Nobody can log in; `sentinel users create NAME` makes the first admin.",
@@ -288,28 +288,30 @@ def _create_project(config: SentinelConfig, arguments: argparse.Namespace) -> in
     from sentinel_core.apps import commands
 
     with open_backend(config) as backend:
-        commands.create_project(backend, command_line(_login()), arguments.name)
+        commands.create_project(backend, person(), arguments.name)
     print(f"{arguments.name} is there; `sentinel keys create NAME --project {arguments.name}` makes a key of it")
     return 0
 
 
 def _list_projects(config: SentinelConfig, arguments: argparse.Namespace) -> int:
     with open_backend(config) as backend:
-        names = _projects(backend)
+        names = projects_of(backend)
     if arguments.json:
         return _print_json([{"id": project_id, "name": name} for project_id, name in names.items()])
-    return _print_table(["ID", "NAME"], [[str(project_id), name] for project_id, name in names.items()], "")
+    return print_table(["ID", "NAME"], [[str(project_id), name] for project_id, name in names.items()], "")
 
 
-def _projects(backend: "Backend") -> dict[int, str]:
+def projects_of(backend: "Backend") -> dict[int, str]:
+    """Names of the projects by id."""
     from sentinel_core.storage import model_store
 
     with backend.store.database.read() as connection:
         return {project.id: project.name for project in model_store.projects(connection)}
 
 
-def _project_id(backend: "Backend", name: str) -> int:
-    projects = _projects(backend)
+def project_id_of(backend: "Backend", name: str) -> int:
+    """The project with this name; NotFoundError says which there are."""
+    projects = projects_of(backend)
     for project_id, known in projects.items():
         if name == known:
             return project_id
@@ -334,12 +336,12 @@ def open_backend(config: SentinelConfig) -> Iterator["Backend"]:
         yield Backend(store=store, config=lambda: config, now=time.time, keyring=keyring, passwords=Passwords())
 
 
-def _login() -> str:
+def person() -> Principal:
     """Who sits here, as the machine knows them."""
     try:
-        return getpass.getuser()
+        return command_line(getpass.getuser())
     except (KeyError, OSError):  # a container's user without a name
-        return f"uid {os.getuid()}"
+        return command_line(f"uid {os.getuid()}")
 
 
 def _seconds(option: str, text: str) -> float:
@@ -349,7 +351,8 @@ def _seconds(option: str, text: str) -> float:
         raise InvalidError({option: str(error)}) from None
 
 
-def _moment(at: float | None) -> str:
+def moment(at: float | None) -> str:
+    """A time in a table."""
     return "-" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
@@ -358,7 +361,8 @@ def _print_json(value: Any) -> int:
     return 0
 
 
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> int:
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> int:
+    """Print rows below a header, or what there is to say of none; returns the exit code."""
     if not rows:
         print(empty)
         return 0

@@ -1,14 +1,15 @@
-"""`sentinel check`: what Prometheus has for each watch, and whether its settings make sense for it, in plain words."""
+"""`sentinel check`: what Prometheus has for each watch, and whether the settings make sense, in plain words."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import numpy as np
 
-from sentinel_core.config import WatchConfig
-from sentinel_core.durations import format_duration
+from sentinel_core.config import SentinelConfig, WatchConfig, is_loopback
+from sentinel_core.durations import format_duration, parse_duration
 from sentinel_core.errors import SourceError
 from sentinel_core.prometheus.client import PrometheusClient
 from sentinel_core.prometheus.scrape import (
@@ -116,6 +117,23 @@ def threshold_advice(watch: WatchConfig, usual: float) -> Iterator[str]:
         yield (
             f"drift_finetune_threshold = {low:g} is more than {NEVER:g} times the usual error of {usual:.3g}: drift is "
             f"hardly ever reported; {remedy}"
+        )
+
+
+def monitoring_advice(config: SentinelConfig, receivers: int) -> Iterator[str]:
+    """What is wrong with the settings of models in production, where so many receivers are told of incidents."""
+    if receivers and is_loopback(urlsplit(config.public_url).hostname or ""):
+        yield (
+            f"alerts go to {receivers} receivers, and their links lead to {config.public_url}, which is this machine "
+            'alone; write external_url = "https://…", where people reach the page'
+        )
+    rule = config.monitoring
+    past_days = max(7 * rule.baseline_weeks if rule.baseline == "same_weekday" else 0, rule.baseline_days)
+    reach = (past_days + rule.max_current_days) * 24 * config.hour_seconds
+    if parse_duration(config.event_retention) < reach:
+        yield (
+            f"event_retention = {config.event_retention} is less than what a model is compared with, "
+            f"{format_duration(reach)}; write that much, or shorten baseline_weeks"
         )
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sentinel_core import __version__, administration
+from sentinel_core import __version__, administration, operations
 from sentinel_core.config import SentinelConfig, config_path, load_config
 from sentinel_core.durations import format_duration, parse_duration
 from sentinel_core.errors import ConfigError, SentinelError, ServiceError
@@ -57,14 +57,16 @@ def _parser() -> argparse.ArgumentParser:
             found.add_argument("--config", help="configuration file; default: $SENTINEL_CONFIG, else ./sentinel.toml")
         return found
 
+    def on_the_store(among: Any) -> administration.Add:
+        """Adds commands that work on the store of what runs."""
+        return lambda name, command, text: add(
+            name, lambda arguments: command(_running(arguments), arguments), text, among
+        )
+
     def group(name: str, text: str) -> administration.Add:
-        """A command of commands, which work on the store of what runs."""
-        among = commands.add_parser(name, help=text, description=text).add_subparsers(required=True, metavar="COMMAND")
-
-        def add_among(name: str, command: administration.Command, text: str) -> argparse.ArgumentParser:
-            return add(name, lambda arguments: command(_running(arguments), arguments), text, among)
-
-        return add_among
+        """A command of such commands."""
+        found = commands.add_parser(name, help=text, description=text)
+        return on_the_store(found.add_subparsers(required=True, metavar="COMMAND"))
 
     init = add("init", _init, "Write a commented sentinel.toml.")
     init.add_argument("path", nargs="?", default="sentinel.toml")
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         changing.add_argument("--watch", metavar="SLUG", help="the watch's slug, as `sentinel status` shows it")
         changing.add_argument("--reason", default="by hand, from the command line")
     rollback.add_argument("--to", metavar="VERSION", help="as v3; default: the version before the one that serves")
+    operations.register(on_the_store(commands), group)
     administration.register(group)
     return parser
 
@@ -102,13 +105,16 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from sentinel_core.check import check_watch, describe
+    from sentinel_core.check import check_watch, describe, monitoring_advice
     from sentinel_core.prometheus.client import PrometheusClient
 
     config = load_config(arguments.config)
     print(f"{config_path(arguments.config) or 'the defaults, as there is no sentinel.toml'}: valid")
+    for advice in monitoring_advice(config, operations.count_receivers(config)):
+        print(f"  note: {advice}")
     if not config.watches:
-        raise ConfigError(["watches: none is configured; `sentinel init` writes a sentinel.toml with one"])
+        print("No watch is configured, so that nothing is forecast: models in production alone are looked after.")
+        return 0
     failed = 0
     with PrometheusClient(config.prometheus_url, timeout=config.scrape_timeout, auth=config.auth) as client:
         skew = client.now() - time.time()

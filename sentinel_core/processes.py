@@ -15,7 +15,7 @@ LOG_BYTES = 20 * 2**20  # one older file of this size is kept beside each log
 STEADY_SECONDS = 60.0  # a child that ran this long starts anew with the shortest pause
 MAX_PAUSE_SECONDS = 60.0
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_IMPORTANT = re.compile(r"\b(?:ERROR|CRITICAL)\b")
+_IMPORTANT = re.compile(r"\b(?:ERROR|CRITICAL)\b|^ALERT\b")  # the last is what the demo's receiver says
 
 
 class Service:

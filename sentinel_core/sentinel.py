@@ -96,20 +96,8 @@ class Sentinel:
     def _engine(self) -> Iterator["Engine"]:
         from sentinel_core.pipeline import Engine  # here: the model libraries take a second to import
 
-        with self._readable() as config, Engine.open(config) as engine:
+        with readable(self.config) as config, Engine.open(config) as engine:
             yield engine
-
-    @contextmanager
-    def _readable(self) -> Iterator[SentinelConfig]:
-        """The configuration; with an empty store that goes away again where asking would make the first file of one."""
-        from sqlalchemy import make_url
-
-        url = make_url(self.config.resolved_sql_url)
-        if url.get_backend_name() != "sqlite" or Path(url.database or "").exists():
-            yield self.config
-            return
-        with TemporaryDirectory() as folder:
-            yield replace(self.config, artifact_store=folder, sql_url=None, data_url=None)
 
     def _choose(self, metric: str | None, labels: Mapping[str, str] | None, slug: str | None) -> WatchConfig:
         if slug is not None:
@@ -129,6 +117,19 @@ class Sentinel:
                 dagster.record_activation(report.slug, f"{report.action}: {report.reason}")
         except ServiceError as error:
             say(f"It is in force, but not recorded in Dagster: {error}")
+
+
+@contextmanager
+def readable(config: SentinelConfig) -> Iterator[SentinelConfig]:
+    """The configuration; with an empty store that goes away again where asking would make the first file of one."""
+    from sqlalchemy import make_url
+
+    url = make_url(config.resolved_sql_url)
+    if url.get_backend_name() != "sqlite" or Path(url.database or "").exists():
+        yield config
+        return
+    with TemporaryDirectory() as folder:
+        yield replace(config, artifact_store=folder, sql_url=None, data_url=None)
 
 
 def version_number(version: int | str | None) -> int | None:

@@ -1,7 +1,7 @@
 """`python -m sentinel_core.demo.receiver --port 9110`: takes the demo's alerts as a webhook, and says what arrived.
 
-It checks the signature as somebody who reads https://www.standardwebhooks.com would; the secret is in
-$DEMO_WEBHOOK_SECRET. What is printed goes to the demo's logs, and as it is important into the terminal.
+It checks the signature as somebody who reads https://www.standardwebhooks.com would. What it prints goes to its log
+and, as the lines are important ones, into the terminal of `sentinel up`.
 """
 
 import argparse
@@ -9,13 +9,12 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 RECEIVER_PORT = 9110  # preferred; another free one where it is taken
-SECRET_VARIABLE = "DEMO_WEBHOOK_SECRET"
 LARGEST_BODY = 1 << 20
 TOLERANCE_SECONDS = 300  # an older message may be one that somebody recorded and sends again
 
@@ -35,10 +34,12 @@ def genuine(headers: Mapping[str, str], body: bytes, secret: str, now: float) ->
 class Handler(BaseHTTPRequestHandler):
     """POST anything with a good signature."""
 
+    secret = ""
+
     def do_POST(self) -> None:
         size = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(size) if size <= LARGEST_BODY else b""
-        good = genuine(dict(self.headers.items()), body, os.environ[SECRET_VARIABLE], time.time())
+        good = genuine({name.lower(): value for name, value in self.headers.items()}, body, self.secret, time.time())
         print(told(body) if good else "ERROR a message whose signature is wrong was refused", flush=True)
         self.send_response(204 if good else 401)
         self.send_header("Content-Length", "0")
@@ -49,16 +50,23 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def told(body: bytes) -> str:
-    """An alert in a line."""
+    """An alert in a line.
+
+    >>> told(b'{"type": "test", "data": {"message": {"title": "A test"}, "incident": {"url": "http://x/incidents/1"}}}')
+    'ALERT test: A test; http://x/incidents/1'
+    """
     message = json.loads(body)
-    return f"ALERT {message}"
+    data = message["data"]
+    return f"ALERT {message['type']}: {data['message']['title']}; {data['incident']['url']}"
 
 
 def main() -> None:
     """Serve until the process is ended."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=RECEIVER_PORT)
+    parser.add_argument("--secret-file", type=Path, required=True)
     arguments = parser.parse_args()
+    Handler.secret = arguments.secret_file.read_text(encoding="ascii")
     with ThreadingHTTPServer(("127.0.0.1", arguments.port), Handler) as server:
         server.serve_forever()
 

@@ -1,8 +1,12 @@
-"""What the demo watches: each built-in model, granularities from 15 s to 1 min, a counter, and a query."""
+"""What the demo watches: each built-in model, granularities from 15 s to 1 min, a counter, and a query.
+
+And how it judges its models in production: an "hour" lasts five seconds.
+"""
 
 from dataclasses import replace
 
-from sentinel_core.config import AuthConfig, SentinelConfig, WatchConfig
+from sentinel_core.config import AuthConfig, MonitorConfig, SentinelConfig, WatchConfig
+from sentinel_core.demo.production import STEP_SECONDS
 
 WATCHES = (
     WatchConfig(
@@ -78,4 +82,7 @@ def demo_config(base: SentinelConfig) -> SentinelConfig:
         data_url=None,
         emit_steps=(),
         emit_confidence_bounds=True,
+        monitoring=MonitorConfig(),
+        monitor_step=f"{STEP_SECONDS}s",
+        alert_networks=("127.0.0.0/8",),  # its receiver is on this machine
     )
