@@ -60,6 +60,7 @@ class Live:
         now: Callable[[], float] = time.time,
     ) -> None:
         self.served = Served(problem="the store has not been read yet")
+        self.ending = False  # the server stops: whoever follows `served` lets go
         self._loader = loader
         self._metrics = metrics
         self._now = now

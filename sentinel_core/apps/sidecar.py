@@ -24,7 +24,6 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sentinel_core.apps import events, ui
@@ -85,12 +84,13 @@ def create_app(
         Route("/readme", readme),
         Route("/api/v1/status/buildinfo", buildinfo),
         Route("/api/{path:path}", no_such_endpoint, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
-        Mount("/static", StaticFiles(packages=[("sentinel_core.apps", "static")])),
-        *getattr(ui, "routes", lambda _: [])(sidecar.services),
+        *ui.routes(sidecar.services),
     ]
     observed = Middleware(_Observed, metrics=sidecar.metrics)
     guarded = Middleware(_Guarded, private=sidecar.services.private)
-    return Starlette(routes=routes, middleware=[observed, guarded], lifespan=sidecar.lifespan)
+    app = Starlette(routes=routes, middleware=[observed, guarded], lifespan=sidecar.lifespan)
+    app.state.live = sidecar.live  # for the Server, which ends the streams of it
+    return app
 
 
 class _Sidecar:
@@ -293,13 +293,24 @@ def listen(config: SentinelConfig) -> socket.socket:
         ) from error
 
 
+class Server(uvicorn.Server):
+    """Ends the streams of changes before it waits for what is under way: they would never end by themselves."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called once by uvicorn, when it is told to stop."""
+        app = self.config.app
+        assert isinstance(app, Starlette)
+        app.state.live.ending = True
+        await super().shutdown(sockets)
+
+
 def serve(
     source: SentinelConfig | Path, store: Store, *, status: Status, sock: socket.socket, pepper: Pepper | None = None
 ) -> None:
     """Serve on a bound socket until SIGINT or SIGTERM."""
     app = create_app(source, store, status=status, pepper=pepper)
-    server = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
-    uvicorn.Server(server).run(sockets=[sock])
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3)
+    Server(config).run(sockets=[sock])
 
 
 def main() -> int:

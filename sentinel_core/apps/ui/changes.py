@@ -1,0 +1,48 @@
+"""GET /changes: tells open pages, as server-sent events, that the store holds something new."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+
+from sentinel_core.apps.services import Services
+
+LOOK_SECONDS = 0.5
+REST_SECONDS = 3.0  # a page fetches itself anew at most so often
+QUIET_SECONDS = 20.0  # a comment after so long shows proxies, and us, that the other end is there
+MOST = 200  # streams at once; a browser that is turned away asks again later
+
+
+class Changes:
+    """Follows the snapshot that the sidecar keeps of the store, so that streams cost the store nothing."""
+
+    def __init__(self, services: Services) -> None:
+        self._live, self._access = services.live, services.access
+        self._open = 0
+
+    async def stream(self, request: Request) -> Response:
+        """GET /changes, for whoever may read pages."""
+        await self._access.require_page(request)
+        if self._open >= MOST:
+            return PlainTextResponse("too many pages are open", 503, headers={"retry-after": "30"})
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(self._events(), media_type="text/event-stream", headers=headers)
+
+    async def _events(self) -> AsyncIterator[str]:
+        self._open += 1
+        try:
+            yield "retry: 2000\n\n"
+            seen, quiet, rest = self._live.served.snapshot.watches, 0.0, 0.0
+            while not self._live.ending:
+                await asyncio.sleep(LOOK_SECONDS)
+                quiet, rest = quiet + LOOK_SECONDS, rest - LOOK_SECONDS
+                newest = self._live.served.snapshot.watches  # another object whenever the store has changed
+                if newest is not seen and rest <= 0:
+                    seen, quiet, rest = newest, 0.0, REST_SECONDS
+                    yield "event: change\ndata: .\n\n"
+                elif quiet >= QUIET_SECONDS:
+                    quiet = 0.0
+                    yield ": still here\n\n"
+        finally:
+            self._open -= 1

@@ -1,0 +1,116 @@
+"""GET /watches/{slug}: actual, forecast and bounds, drift, and the versions of one watch's model."""
+
+import logging
+from dataclasses import dataclass
+from urllib.parse import quote as quote_url
+
+import numpy as np
+from starlette.responses import Response
+
+from sentinel_core import registry
+from sentinel_core.alerts.message import headline
+from sentinel_core.apps.ui.charts import drift_plot, forecast_plot
+from sentinel_core.apps.ui.conditions import condition
+from sentinel_core.apps.ui.overview import drift_gauge
+from sentinel_core.apps.ui.pages import Visit
+from sentinel_core.apps.ui.plot import Plot
+from sentinel_core.apps.ui.series import Chosen, choose, curves
+from sentinel_core.drift import rolling_mean
+from sentinel_core.emitter.exposition import version_label
+from sentinel_core.emitter.self_metrics import series_by_state
+from sentinel_core.emitter.snapshot import WatchView
+from sentinel_core.errors import NotFoundError, StoreError
+from sentinel_core.incidents import store as incidents
+from sentinel_core.storage import forecast_store, windows_store
+from sentinel_core.storage.model_store import DEFAULT_PROJECT
+from sentinel_core.storage.store import Store
+
+logger = logging.getLogger(__name__)
+
+VERSIONS = 20
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The plots of a watch, or why there are none."""
+
+    forecast: Plot | None = None
+    drift: Plot | None = None
+    note: str = ""
+
+
+def watch(visit: Visit) -> Response:
+    """GET /watches/{slug}; `series` picks what is drawn by any part of its labels."""
+    slug = visit.request.path_params["slug"]
+    served = visit.services.live.served
+    view = next((one for one in served.snapshot.watches if one.config.slug == slug), None)
+    if view is None or not visit.principal.sees(DEFAULT_PROJECT):
+        raise NotFoundError(f"there is no watch {slug}")
+    wanted = visit.asked("series")["series"]
+    problem = served.problem
+    try:
+        drawn = _draw(visit.services.store, view, choose(view, wanted), wanted)
+        with visit.services.store.database.read() as connection:
+            versions = registry.versions(connection, view.state.watch_id)
+            recent = incidents.list_incidents(connection, watch_id=view.state.watch_id, limit=5)
+    except StoreError as error:
+        drawn, versions, recent, problem = Drawn(), [], [], problem or str(error)
+    dagster = visit.pages.dagster(visit.request)
+    return visit.render(
+        "watch.html",
+        live="#state,#forecast,#drift,#versions",
+        problem=f"The store cannot be read: {problem}. This page shows what was read last." if problem else None,
+        watch=view,
+        config=view.config,
+        state=view.state,
+        condition=condition(view, visit.now),
+        gauge=drift_gauge(view),
+        counts={kind: count for kind, count in series_by_state(view).items() if count},
+        drawn=drawn,
+        wanted=wanted,
+        versions=[(version_label(one.version), one) for one in versions[:VERSIONS]],
+        serving=view.serving[0] if view.serving else None,
+        incidents=recent,
+        headline=headline,
+        lineage=f"{dagster}/assets/model_versions?view=partitions&partition={quote_url(slug)}",
+        runs=f"{dagster}/runs/",
+    )
+
+
+def _draw(store: Store, view: WatchView, chosen: Chosen | None, wanted: str) -> Drawn:
+    if chosen is None:
+        return Drawn(
+            note=f"No series has {wanted} in its labels." if wanted else "The plot starts with the first samples."
+        )
+    config = view.config
+    fingerprints = np.array(sorted(series.fingerprint for series in chosen.series), np.int64)
+    actuals = windows_store.read_window(store, config.step_seconds, fingerprints, chosen.start, chosen.end)
+    origin = max((block.origin for block in view.forecasts), default=chosen.end)
+    try:
+        forecast = forecast_plot(curves(view, chosen, actuals), origin)
+        return Drawn(forecast, _drift(store, view, chosen), chosen.note if forecast else "")
+    except Exception:  # what the page says besides is worth more than its plots
+        logger.exception("the plots of %s cannot be drawn", config.slug)
+        return Drawn(note="The plots cannot be drawn; the sidecar's log says why.")
+
+
+def _drift(store: Store, view: WatchView, chosen: Chosen) -> Plot | None:
+    """The rolling error of the worst of the drawn series, over as many steps as the plot of actuals shows."""
+    config = view.config
+    step, window = config.step_seconds, config.drift_window
+    first = chosen.start - window * step
+    fingerprints = np.array(sorted(series.fingerprint for series in chosen.series), np.int64)
+    scores = forecast_store.read_scores(store, step, first, chosen.end, fingerprints=fingerprints)
+    mine = scores["watch"] == view.state.watch_id
+    errors = np.full((len(fingerprints), (chosen.end - first) // step + 1), np.nan)
+    at = (scores["ts"][mine] - first) // step
+    errors[np.searchsorted(fingerprints, scores["fp"][mine]), at] = scores[
+        "mae" if config.drift_unit == "mae" else "scaled"
+    ][mine]
+    times, worst = [], []
+    for last in range(window, errors.shape[1]):
+        rolling, count = rolling_mean(errors[:, last - window + 1 : last + 1], np.full(len(fingerprints), window))
+        if np.isfinite(rolling).any() and (count > 0).any():
+            times.append(first + last * step)
+            worst.append(float(np.nanmax(rolling)))
+    return drift_plot(np.array(times, np.int64), np.array(worst), config) if times else None
