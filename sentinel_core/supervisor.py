@@ -25,6 +25,7 @@ from sentinel_core.processes import Service
 from sentinel_core.workspace import environment, log_folder, write_workspace
 
 if TYPE_CHECKING:
+    from sentinel_core.security.secret import Pepper
     from sentinel_core.storage.database import Database
 
 POLITE_SECONDS = 5.0  # Dagster ends in 2 s; a run in flight gets the rest, then SIGTERM
@@ -111,6 +112,7 @@ class Supervisor:
         workspace = write_workspace(self.config)
         if self._commands is not None:
             return list(self._commands)
+        from sentinel_core.security.secret import load_pepper
         from sentinel_core.storage.database import Database  # here: SQLAlchemy is slow to import
         from sentinel_core.storage.segments import SegmentStore
 
@@ -120,18 +122,33 @@ class Supervisor:
         if not database.is_sqlite:
             held.enter_context(_sole_user(database))
         SegmentStore(database, self.config.resolved_data_url).require_files()
-        self._prepare_access(database)
+        pepper = load_pepper(self.config, os.environ)
+        self._prepare_access(database, pepper)
+        applications = self._prepare_applications(database, pepper)
         self._reconcile()
         dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(workspace)]
         dagster += ["-h", self.config.bind_address, "-p", str(self.config.dagster_port)]
-        return [("sidecar", [sys.executable, "-m", "sentinel_core.apps.sidecar"]), ("dagster", dagster)]
+        sidecar = [sys.executable, "-m", "sentinel_core.apps.sidecar"]
+        return [("sidecar", sidecar), ("dagster", dagster), *applications]
 
-    def _prepare_access(self, database: "Database") -> None:
+    def _prepare_applications(self, database: "Database", pepper: "Pepper") -> list[Command]:
+        """What the demo scores with and is told by; what a demo before left here is retired."""
+        from sentinel_core.demo import applications, production
+
+        if not self._demo:
+            applications.retire(database)
+            return []
+        self._notes.append(
+            f"  A scoring app sends events of three models; an hour lasts {production.STEP_SECONDS} s. Within five "
+            f"minutes {production.FRAUD} drifts, and this terminal shows the alerts that its receiver gets."
+        )
+        return applications.prepare(self.config, database, pepper)
+
+    def _prepare_access(self, database: "Database", pepper: "Pepper") -> None:
         """See that keys can be recognised, and that somebody can log in."""
         from sentinel_core.security import keys, users
-        from sentinel_core.security.secret import load_pepper
 
-        pepper, now = load_pepper(self.config, os.environ), time.time()
+        now = time.time()
         with database.write() as connection:
             lost = keys.lost(connection, pepper, now=now)
             token = users.first_link(connection, now=now)
@@ -179,7 +196,10 @@ class Supervisor:
         for note in self._notes:
             self._say(note)
         if not config.watches:
-            self._say("No watch is configured: `sentinel init` writes a sentinel.toml, `sentinel up --demo` shows one.")
+            self._say(
+                "No watch is configured, so that nothing is forecast; models in production are looked after all the "
+                "same. `sentinel init` writes a sentinel.toml with a watch, `sentinel up --demo` shows both."
+            )
 
     # ---- look after
 

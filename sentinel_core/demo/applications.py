@@ -1,6 +1,7 @@
 """What `sentinel up --demo` adds for models in production: a scoring app with a key, and a receiver for its alerts.
 
-Both are made as a person would make them, in the project "default", and found again by the next start.
+Both are made as a person would make them, in the project "default", and found again by the next start of the demo. A
+start of something else on the same store retires them, as it does the demo's watches.
 """
 
 import base64
@@ -9,16 +10,22 @@ import secrets
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import sqlalchemy as sa
 
 from sentinel_core.alerts import receivers
 from sentinel_core.config import SentinelConfig
+from sentinel_core.demo.production import MODELS
 from sentinel_core.demo.receiver import RECEIVER_PORT
 from sentinel_core.demo.source import free_port
 from sentinel_core.errors import NotFoundError
 from sentinel_core.security import keys
+from sentinel_core.security.keys import Key
 from sentinel_core.security.principals import command_line
 from sentinel_core.security.secret import Pepper
+from sentinel_core.storage import model_store
 from sentinel_core.storage.database import Database
 from sentinel_core.storage.model_store import DEFAULT_PROJECT
 
@@ -41,11 +48,37 @@ def prepare(config: SentinelConfig, database: Database, pepper: Pepper) -> list[
     ]
 
 
+def retire(database: Database) -> None:
+    """Revoke the key, remove the receiver and disable the models of a demo that was here before."""
+    with database.read() as connection:
+        good = [key.id for key in keys.list_keys(connection) if _is_ours(key, time.time())]
+    if not good:
+        return
+    with database.write() as connection:
+        for key_id in good:
+            keys.revoke(connection, _DEMO, key_id, now=time.time())
+        with suppress(NotFoundError):
+            receivers.remove(connection, receivers.named(connection, DEFAULT_PROJECT, RECEIVER).id)
+        _enable(connection, False)
+
+
+def _enable(connection: sa.Connection, enabled: bool) -> None:
+    for name in MODELS:
+        model = model_store.model_named(connection, DEFAULT_PROJECT, name)
+        if model is not None and model.enabled != enabled:
+            model_store.set_enabled(connection, model.id, enabled)
+
+
+def _is_ours(key: Key, now: float) -> bool:
+    return key.name == SCORING_APP and key.created_by == _DEMO.actor and key.state(now) == "live"
+
+
 def _prepare_key(database: Database, pepper: Pepper, path: Path) -> None:
     """The file holds a key that is good; whatever else of this name was good is revoked."""
     now = time.time()
     with database.write() as connection:
-        good = [key for key in keys.list_keys(connection) if key.name == SCORING_APP and key.state(now) == "live"]
+        _enable(connection, True)
+        good = [key for key in keys.list_keys(connection) if _is_ours(key, now)]
         if len(good) == 1 and good[0].pepper == pepper.mark and path.exists() and good[0].id in path.read_text():
             return
         for key in good:

@@ -19,7 +19,7 @@ HISTORY_STEPS = 28 * DAY_STEPS  # four weeks, what the rule compares with: 56 mi
 STORY_STEPS = 15 * DAY_STEPS  # half an hour, then it is told again
 EVENTS_PER_STEP = 40  # of each model
 
-FRAUD, ROUTER, CHURN = "fraud-score", "ticket-router", "churn-score"
+FRAUD, ROUTER, CHURN = "demo-fraud-score", "demo-ticket-router", "demo-churn-score"
 MODELS = (FRAUD, ROUTER, CHURN)
 
 _FEW, _MANY = 0.22, 0.7  # share of new customers: PSI about 0.17 and 1.5
