@@ -36,6 +36,7 @@ router = APIRouter()
 
 FilterId = Annotated[int | None, Query(ge=1, le=MAX_ID)]
 KeyId = Annotated[str, Path(max_length=16, pattern="^[0-9a-f]{16}$", examples=["0123456789abcdef"])]
+UserName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$")]
 Password = Annotated[str, StringConstraints(min_length=MIN_LENGTH, max_length=MAX_LENGTH)]
 _TAKEN = {"s409": "The name is taken"}
 
@@ -195,7 +196,7 @@ class Users(Answer):
 class NewUser(Body):
     """A user to add."""
 
-    name: LongName = Field(examples=["ada"])
+    name: UserName = Field(description="Capitals do not count", examples=["ada"])
     password: Password = Field(examples=["several words are good"])
     role: Role
     project_id: IdIn | None = Field(None, description="null: every project")

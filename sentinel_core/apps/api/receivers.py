@@ -30,7 +30,7 @@ router = APIRouter(tags=["Alerts"])
 
 ReceiverKind = Literal["slack", "webhook", "alertmanager", "apprise"]
 _SETTINGS = (
-    "slack: `url`. webhook: `url`, `secret`. alertmanager: `url`, `labels`, `bearer_token`. apprise: `urls`. "
+    "slack: `url`. webhook: `url`, `secret`. alertmanager: `url`, `labels`, `bearer_token`. apprise: `url`. "
     "Secrets are shown masked; sent back so, they stay what they are."
 )
 _EXAMPLE = {"url": "https://hooks.slack.com/services/T000/B000/XXXX"}
