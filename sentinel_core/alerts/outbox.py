@@ -69,7 +69,7 @@ def _concerned(connection: sa.Connection, incident: Incident, step: Step) -> lis
         .where(mine, _table.c.incident_id == incident.id)
         .order_by(_table.c.id)
     )
-    last = dict(row._tuple() for row in connection.execute(heard))
+    last = {row.id: row.kind for row in connection.execute(heard)}
     return sorted(receiver_id for receiver_id, kind in last.items() if kind not in _ENDS)
 
 
