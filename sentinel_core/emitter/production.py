@@ -46,7 +46,7 @@ class ModelState:
 
 @dataclass(frozen=True)
 class Production:
-    """Every model, and how many incidents there are by (project, kind, subject, state, severity)."""
+    """Every model, and how many incidents there are by (project, kind, model or watch's slug, state, severity)."""
 
     models: tuple[ModelState, ...] = ()
     incidents: Mapping[tuple[str, str, str, str, str], int] = field(default_factory=dict)
@@ -125,9 +125,11 @@ class ProductionLoader:
 
     def _incidents(self, connection: sa.Connection) -> tuple[dict[tuple[str, str, str, str, str], int], dict[int, str]]:
         """How many there are, and the worst severity of each model's unfinished ones."""
-        table, projects = schema.incidents, schema.projects
-        columns = (projects.c.name, table.c.kind, table.c.subject, table.c.state, table.c.severity, table.c.model_id)
-        query = sa.select(*columns, sa.func.count()).join(projects, projects.c.id == table.c.project_id)
+        table, projects, watches = schema.incidents, schema.projects, schema.watches
+        about = sa.func.coalesce(watches.c.slug, table.c.subject)  # a watch is called by its slug on /metrics
+        columns = (projects.c.name, table.c.kind, about, table.c.state, table.c.severity, table.c.model_id)
+        query = sa.select(*columns, sa.func.count()).join_from(table, projects)
+        query = query.outerjoin(watches, watches.c.id == table.c.watch_id)
         counts: dict[tuple[str, str, str, str, str], int] = {}
         worst: dict[int, str] = {}
         for project, kind, subject, state, severity, model_id, count in connection.execute(query.group_by(*columns)):
