@@ -133,7 +133,7 @@ class Engine:
         return serving.serving(self.context, slug)
 
     def monitoring_due(self, now: float | None = None) -> MonitorPlan | None:
-        """What monitoring has to do now, or at a given time; None when there is nothing. Cheap enough for each minute."""
+        """What monitoring has to do now, or at a given time; None when there is nothing. Cheap: asked each minute."""
         return evaluating.due(self.context, now)
 
     def drain(self) -> DrainReport:

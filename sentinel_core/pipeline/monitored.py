@@ -6,13 +6,19 @@ Nothing here checks who asks: pass `project_id` wherever the answer must be one 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import sqlalchemy as sa
 
 from sentinel_core.config import MonitorConfig, SentinelConfig
-from sentinel_core.monitoring.assessment import Assessment
+from sentinel_core.incidents import store as incidents
+from sentinel_core.monitoring.assessment import OUTPUTS, Assessment
+from sentinel_core.monitoring.monitor import State
+from sentinel_core.pipeline.judging import Past
+from sentinel_core.pipeline.replaying import evaluate_again
+from sentinel_core.storage import event_log, event_store, model_store
 from sentinel_core.storage.model_store import BaselineRow, MonitoredModel
 from sentinel_core.storage.store import Store
-from sentinel_core.windows import FloatArray, IntArray
+from sentinel_core.windows import FloatArray, IntArray, grid
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class OutputHistory:
 
     output: int  # 0 score, 1 number, 2 label
     hours: IntArray  # ends of the evaluated hours, unix seconds
-    psi: FloatArray
+    psi: FloatArray  # NaN where there was no verdict, and in the following six
     adjusted: FloatArray
     lower: FloatArray
     upper: FloatArray
@@ -49,7 +55,7 @@ class OutputHistory:
     n_baseline: FloatArray
     n_current: FloatArray
     baseline: IntArray  # version
-    days: IntArray
+    days: IntArray  # length of the current window; 0: less than a day
     state: Sequence[str]
 
 
@@ -79,31 +85,102 @@ def models(
     conn: sa.Connection, config: SentinelConfig, project_id: int | None, *, after: int = 0, limit: int | None = None
 ) -> list[ModelView]:
     """Return the models of one project (None: of all) by id, each with its newest assessment and open incident."""
-    raise NotImplementedError
+    found = model_store.models(conn, project_id, after=after, limit=limit)
+    return _views(conn, config, found)
 
 
 def model(conn: sa.Connection, config: SentinelConfig, project_id: int | None, model_id: int) -> ModelView | None:
     """Return one model; None where there is none or where it is another project's."""
-    raise NotImplementedError
+    found = model_store.model(conn, model_id, project_id)
+    return None if found is None else _views(conn, config, [found])[0]
+
+
+def _views(conn: sa.Connection, config: SentinelConfig, found: Sequence[MonitoredModel]) -> list[ModelView]:
+    states = model_store.states(conn, [one.id for one in found])
+    active = incidents.active(conn)
+    current = {one.model_id: one for kind in ("silence", "psi") for one in active if one.kind == kind}  # psi wins
+    views = []
+    for one in found:
+        state, incident = states.get(one.id), current.get(one.id)
+        views.append(
+            ModelView(
+                one,
+                one.monitor_config(config.monitoring),
+                None if state is None else state.hour,
+                None if state is None else state.state,
+                None if state is None else Assessment.from_json(state.assessment),
+                None if incident is None else incident.id,
+                None if incident is None else incident.severity,
+            )
+        )
+    return views
 
 
 def baselines(conn: sa.Connection, model_id: int) -> list[BaselineRow]:
     """Return every baseline version that a model had, newest first."""
-    raise NotImplementedError
+    return model_store.baselines(conn, [model_id])[::-1]
 
 
 def score_history(store: Store, config: SentinelConfig, model_id: int, t0: int, t1: int) -> list[OutputHistory]:
-    """Return the evaluations of hours that end in [t0, t1], one history per output that was monitored."""
-    raise NotImplementedError
+    """Return the evaluations of hours that end in [t0, t1], one history per output that was monitored.
+
+    Of an hour that was evaluated again, by late events or a replay, the newest evaluation.
+    """
+    rows = event_store.read_psi(store, config.hour_seconds, t0, t1, model_ids=[model_id])
+    found = []
+    for output in np.unique(rows["output"]).tolist():
+        mine = {name: column[rows["output"] == output] for name, column in rows.items()}
+        numbers = ("psi", "adjusted", "lower", "upper", "floor", "limit", "p", "n_baseline", "n_current")
+        found.append(
+            OutputHistory(
+                output=output,
+                hours=mine["ts"],
+                baseline=mine["baseline"].astype(np.int64),
+                days=mine["days"].astype(np.int64),
+                state=[State(code).name.lower() for code in mine["state"].tolist()],
+                **{name: mine[name] for name in numbers},
+            )
+        )
+    return found
 
 
 def distributions(
     store: Store, config: SentinelConfig, model_id: int, hour: int | None = None
 ) -> list[OutputDistribution]:
-    """Return what the evaluation of an hour (its end; None: the newest) compares, per output; empty before the first."""
-    raise NotImplementedError
+    """Return what the evaluation of an hour (its end; None: the newest) compares; empty before the first."""
+    with store.database.read() as conn:
+        state = model_store.states(conn, [model_id]).get(model_id)
+        found = model_store.model(conn, model_id)
+        past = None if found is None else Past(conn, config, [found])
+    if state is None or past is None:
+        return []
+    if hour is None or hour == state.hour:
+        return _distributions(Assessment.from_json(state.assessment))
+    again = evaluate_again(store, {hour: past.judged(hour)}, config.hour_seconds, past.texts)
+    return [shown for _, evaluated in again for one in evaluated for shown in _distributions(one.assessment)]
+
+
+def _distributions(assessment: Assessment) -> list[OutputDistribution]:
+    return [
+        OutputDistribution(
+            output=OUTPUTS.index(one.output),
+            bins=[share.name for share in one.bins],
+            baseline=[share.baseline for share in one.bins],
+            current=[share.current for share in one.bins],
+            contributions=[share.contribution for share in one.bins],
+            n_baseline=one.n_baseline,
+            n_current=one.n_current,
+        )
+        for one in assessment.outputs
+    ]
 
 
 def activity(store: Store, config: SentinelConfig, model_id: int, t0: int, t1: int) -> Activity:
     """Return how many events came for each hour of [t0, t1), by event time."""
-    raise NotImplementedError
+    step = config.hour_seconds
+    with store.database.read() as conn:
+        undrained = event_log.backlog(conn).events
+    hours = grid(t0 // step * step, t1 - 1, step)
+    ts = event_store.read_events(store, t0, t1, ["ts"], [model_id])["ts"]
+    place = (ts - t0 // step * step) // step
+    return Activity(hours, np.bincount(place, minlength=len(hours)).astype(np.int64), undrained)

@@ -128,7 +128,7 @@ class ActivationReport:
 
 @dataclass(frozen=True)
 class MonitorPlan:
-    """What monitoring has to do: drain the event log, evaluate the hours that end in [start, end], make late ones again.
+    """What monitoring has to do: drain the event log, evaluate hours that end in [start, end], make late ones again.
 
     start, end: ends of hours, unix seconds; None where no hour is due
     """

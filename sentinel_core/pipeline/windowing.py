@@ -13,7 +13,7 @@ from sentinel_core.config import MonitorConfig
 from sentinel_core.monitoring import monitor
 from sentinel_core.monitoring.assessment import Assessment, describe
 from sentinel_core.monitoring.histograms import WIDTH, Bins
-from sentinel_core.monitoring.monitor import HISTORY_DAYS, WEEK, Frozen, Settings, State, Verdicts
+from sentinel_core.monitoring.monitor import HISTORY_DAYS, WEEK, Frozen, Settings, Verdicts
 from sentinel_core.storage import event_store
 from sentinel_core.storage.event_store import BlockSums, Wanted
 from sentinel_core.storage.model_store import BaselineRow, MonitoredModel
@@ -122,11 +122,10 @@ class _Group:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One model's verdict. `expected`: events that the same hours of the past have held on average."""
+    """One model's verdict, and what it was made of."""
 
     judged: Judged
     assessment: Assessment
-    eased: bool
     group: _Group = field(repr=False)
     rows: Sequence[int] = field(repr=False)
 
@@ -182,7 +181,7 @@ def listed(profile: FloatArray) -> list[list[float] | None]:
     return [None if np.isnan(row[0]) else row[:used].tolist() for row in profile]
 
 
-def evaluate(
+def judge(
     judged: Sequence[Judged],
     sums: BlockSums,
     hour: int,
@@ -208,9 +207,7 @@ def evaluate(
             bins = [one.content.outputs[output] for output in outputs]
             names = texts.get(one.model.id, {})
             assessment = describe(group.verdicts, rows, outputs, bins, names, hour, one.version)
-            verdict = group.verdicts.state[rows] <= State.CRITICAL
-            eased = bool((group.verdicts.eased[rows] | ~verdict).all() and verdict.any())
-            found[one.model.id] = Evaluated(one, assessment, eased, group, rows)
+            found[one.model.id] = Evaluated(one, assessment, group, rows)
     return [found[one.model.id] for one in judged]
 
 

@@ -239,6 +239,16 @@ def update_settings(
     return replace(found, settings=own, revision=found.revision + 1)
 
 
+def delete(connection: sa.Connection, model_id: int) -> dict[str, int]:
+    """Delete a model with its state, baselines and labels; returns how many rows of which table. Incidents go first."""
+    deleted = {}
+    for table in (schema.monitor_states, schema.baselines, schema.label_names, schema.late_hours):
+        deleted[table.name] = connection.execute(table.delete().where(table.c.model_id == model_id)).rowcount
+    owner = schema.monitored_models
+    deleted[owner.name] = connection.execute(owner.delete().where(owner.c.id == model_id)).rowcount
+    return deleted
+
+
 def _model(row: sa.Row[Any]) -> MonitoredModel:
     values = dict(row._mapping)
     return MonitoredModel(**values | {"settings": json.loads(values["settings"])})
@@ -268,6 +278,12 @@ def states(connection: sa.Connection, model_ids: Collection[int] | None = None) 
     else:
         rows = [row for chunk in _chunks(model_ids) for row in connection.execute(_of(table, chunk))]
     return {row.model_id: StateRow(**row._mapping) for row in rows}
+
+
+def evaluated_hours(connection: sa.Connection) -> dict[int, int]:
+    """Return the end of the newest evaluated hour by model id."""
+    table = schema.monitor_states
+    return {row.model_id: row.hour for row in connection.execute(sa.select(table.c.model_id, table.c.hour))}
 
 
 def put_states(connection: sa.Connection, rows: Sequence[StateRow]) -> None:
@@ -314,7 +330,7 @@ def newest_versions(connection: sa.Connection, model_ids: Collection[int]) -> di
     query = sa.select(table.c.model_id, sa.func.max(table.c.version)).group_by(table.c.model_id)
     found: dict[int, int] = {}
     for chunk in _chunks(model_ids):
-        found |= {one: newest for one, newest in connection.execute(query.where(table.c.model_id.in_(chunk))).all()}
+        found |= {row[0]: row[1] for row in connection.execute(query.where(table.c.model_id.in_(chunk)))}
     return found
 
 
@@ -383,6 +399,17 @@ def advance(connection: sa.Connection, read: Progress, evaluated_until: int | No
     if connection.execute(update).rowcount != 1:
         raise ConflictError("another drain or evaluation was faster: start again")
     return after
+
+
+def first_event(connection: sa.Connection) -> int | None:
+    """Return the time of the oldest event that was ever drained, of any model; None where none was."""
+    oldest: int | None = connection.scalar(sa.select(sa.func.min(schema.monitored_models.c.first_event_at)))
+    return oldest
+
+
+def has_late_hours(connection: sa.Connection) -> bool:
+    """Whether there is an hour to be evaluated again."""
+    return connection.scalar(sa.select(schema.late_hours.c.hour).limit(1)) is not None
 
 
 def late_hours(connection: sa.Connection) -> list[tuple[int, int]]:

@@ -39,7 +39,7 @@ class ParquetEngine:
         """
         # DuckDB reads NaN in a numpy column as NULL, and a NULL would make every later read a masked array.
         select = ", ".join(
-            f"coalesce({name}, 'nan'::double) as {name}" if column.dtype.kind == "f" else name
+            f'coalesce("{name}", \'nan\'::double) as "{name}"' if column.dtype.kind == "f" else f'"{name}"'
             for name, column in columns.items()
         )
         cursor = self._cursor()
@@ -65,8 +65,9 @@ class ParquetEngine:
         asked = [*columns, "file_index"] if where and len(addresses) > 1 else list(columns)
         cursor = self._cursor()
         try:
+            select = ", ".join(f'"{name}"' for name in asked)  # a column may be called as SQL's words are
             result = cursor.execute(
-                f"select {', '.join(asked)} from read_parquet([{files}]){condition}", list(parameters)
+                f"select {select} from read_parquet([{files}]){condition}", list(parameters)
             ).fetchnumpy()
         finally:
             cursor.close()
