@@ -21,7 +21,7 @@ from sentinel_core.errors import ServiceError, explain
 from sentinel_core.monitoring.duplicates import DAY_SECONDS, REMEMBERED_DAYS, Remembered, of_model
 from sentinel_core.monitoring.event_columns import EventColumns, decode, encode
 from sentinel_core.monitoring.events import Submission
-from sentinel_core.storage import event_log, model_store
+from sentinel_core.storage import event_log, event_store, model_store
 from sentinel_core.storage.schema import monitored_models
 from sentinel_core.storage.store import Store
 
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 MAX_WAITING = 200_000  # events: some 100 MB, and four seconds of work
 MAX_COMMIT = 20_000  # events of one commit: half a megabyte, 20 ms
-EVENTS_KEY = "1"  # of the segments of events
 Key = tuple[int, str]  # project and name of a model
 
 
@@ -213,18 +212,11 @@ class EventWriter:
             after = rows[-1].id
         today = int(now) // DAY_SECONDS
         for day in range(today + 1, today - REMEMBERED_DAYS - 1, -1):
-            found = self._day(day * DAY_SECONDS)
-            seen.add(*found)
+            start = day * DAY_SECONDS  # day by day: half the memory, and a day's files are its own
+            found = event_store.read_events(self._store, start, start + DAY_SECONDS, ["id", "ts"])
+            seen.add(found["id"], found["ts"])
         seen.forget(now)
         return seen
-
-    def _day(self, start: int) -> tuple[np.ndarray, np.ndarray]:
-        segments, end = self._store.segments, start + DAY_SECONDS
-        found = segments.live(
-            "events", EVENTS_KEY, start, end - 1,
-            lambda listed: segments.read(listed, ["id", "ts"], "ts >= ? and ts < ? and id <> 0", [start, end]),
-        )  # fmt: skip
-        return found["id"], found["ts"]
 
 
 def _columns(group: Sequence[_Waiting], models: Mapping[Key, int]) -> EventColumns:
