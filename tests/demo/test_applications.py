@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -33,16 +33,13 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 def day(number: int, model: str) -> list[Scored]:
     """The events of one model on one day of the story."""
     first = SINCE + number * DAY_STEPS
-    return [
-        event for step in range(first, first + DAY_STEPS) for event in scored(step, SINCE) if event.model_id == model
-    ]
+    every = (event for step in range(first, first + DAY_STEPS) for event in scored(step, SINCE))
+    return [event for event in every if event.model_id == model]
 
 
 def test_the_story() -> None:
-    """Fraud drifts slightly, then strongly, then not; routing stays calm; churn falls silent for two days and returns."""
-    fraud = [
-        np.mean([event.score for event in day(number, FRAUD) if event.score is not None]) for number in range(-1, 5)
-    ]
+    """Fraud drifts slightly, then strongly, then not; routing stays calm; churn is silent for two days and returns."""
+    fraud = [np.mean([event.score or 0.0 for event in day(number, FRAUD)]) for number in range(-1, 5)]
     assert fraud[1] > fraud[0] + 0.03
     assert fraud[3] > fraud[1] + 0.15
     assert abs(fraud[5] - fraud[0]) < 0.02
@@ -160,14 +157,13 @@ def test_what_a_demo_left_is_retired(config: SentinelConfig, store: Store) -> No
         assert (bool(told), bool(live(store))) == (not retire, not retire)
 
 
-def test_the_scoring_app_fills_the_weeks_before(config: SentinelConfig, store: Store, tmp_path: Path) -> None:
+def test_the_scoring_app_fills_the_weeks_before(config: SentinelConfig, store: Store) -> None:
     """As a process over the real client: four weeks of three models arrive, all with the right key."""
-    pytest.importorskip("sentinel_core.apps.sidecar")
     applications.prepare(config, store.database, load_pepper(config, {}))
     key = config.store_path / "demo" / "scoring.key"
     arrived: list[int] = []
 
-    class Sink(receiver.Handler):
+    class Sink(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             assert self.headers["Authorization"] == f"Bearer {key.read_text()}"
             body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -177,6 +173,9 @@ def test_the_scoring_app_fills_the_weeks_before(config: SentinelConfig, store: S
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Sink) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
