@@ -111,7 +111,6 @@ class _Login:
         self._set_cookie(
             request, response, "device", f"{device}.{self._device_mark(device, name)}", max_age=DEVICE_SECONDS
         )
-        self._drop_cookie(request, response, "login")
         return response
 
     def _verify(self, name: str, password: str) -> tuple[int, str, str | None] | None:
@@ -166,7 +165,8 @@ class _Login:
         if caller is not None and caller.session is not None:
             await run_in_threadpool(self._end, caller, caller.session)
         response = RedirectResponse("/login", 303)
-        self._drop_cookie(request, response, "session")
+        name, secure = self._access.cookie(request, "session"), self._access.is_secure(request)
+        response.delete_cookie(name, secure=secure, httponly=True)
         return response
 
     def _end(self, caller: Caller, session: Session) -> None:
@@ -304,10 +304,6 @@ class _Login:
         """A cookie that scripts do not see; without max_age it ends with the browser."""
         name, secure = self._access.cookie(request, purpose), self._access.is_secure(request)
         response.set_cookie(name, value, max_age=max_age, secure=secure, httponly=True, samesite=samesite)
-
-    def _drop_cookie(self, request: Request, response: Response, purpose: str) -> None:
-        name, secure = self._access.cookie(request, purpose), self._access.is_secure(request)
-        response.delete_cookie(name, secure=secure, httponly=True)
 
     def _login_nonce(self, request: Request) -> str:
         return request.cookies.get(self._access.cookie(request, "login"), "")[:64]
