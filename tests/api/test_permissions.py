@@ -125,7 +125,6 @@ def test_a_session_writes_with_its_token_only(still_world: World) -> None:
     "authorization",
     [
         "Bearer",
-        "Bearer ",
         "Bearer sml_live_",
         "Basic YTpi",
         "Bearer sml_live_0000000000000000_" + "0" * 64,

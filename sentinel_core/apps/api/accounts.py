@@ -22,6 +22,7 @@ from sentinel_core.apps.api.values import (
     Name,
     Next,
     TextCursor,
+    example,
     moment,
     moment_or_none,
     page_of,
@@ -83,6 +84,8 @@ class NewKey(Body):
 
 class Rotation(Body):
     """How long the old key goes on being good."""
+
+    model_config = example(overlap_seconds=3600)
 
     overlap_seconds: Annotated[float, Field(ge=0, le=90 * 86_400)] = 86_400.0
 
@@ -205,8 +208,10 @@ class NewUser(Body):
 class UserChange(Body):
     """What to change; what is not named stays."""
 
+    model_config = example(role="operator")
+
     role: Role | None = None
-    password: Password | None = Field(None, description="Ends the user's sessions", examples=["several words are good"])
+    password: Password | None = Field(None, description="Ends the user's sessions")
     disabled: bool | None = Field(None, description="Whether the user may not log in; true ends their sessions")
 
 
@@ -290,6 +295,8 @@ class NewProject(Body):
 
 class ProjectChange(Body):
     """What to change; what is not named stays."""
+
+    model_config = example(monitor_new_models=False)
 
     name: Name | None = Field(None, description="For admins of every project")
     monitor_new_models: bool | None = None

@@ -162,10 +162,10 @@ class Docs:
         form = f" ({schema['format']})" if "format" in schema else ""
         return Type(f"{schema.get('type', 'any')}{form}")
 
-    def example(self, schema: Schema, depth: int = 0) -> Any:
-        """A value that the schema allows, for people to start from."""
+    def example(self, schema: Schema, *, whole: bool = True, depth: int = 0) -> Any:
+        """A value that the schema allows, for people to start from; not `whole`: with what has to be there alone."""
         if "$ref" in schema:
-            return self.example(self._schemas[schema["$ref"].rpartition("/")[2]], depth)
+            return self.example(self._schemas[schema["$ref"].rpartition("/")[2]], whole=whole, depth=depth)
         if examples := schema.get("examples"):
             return examples[0]
         for known in ("example", "const", "default"):
@@ -174,16 +174,17 @@ class Docs:
         if "enum" in schema:
             return schema["enum"][0]
         if options := schema.get("anyOf") or schema.get("oneOf"):
-            return self.example(options[0], depth)
+            return self.example(options[0], whole=whole, depth=depth)
         match schema.get("type"):
             case "object":
                 return {
-                    name: self.example(member, depth + 1)
+                    name: self.example(member, whole=whole, depth=depth + 1)
                     for name, member in schema.get("properties", {}).items()
-                    if depth < _MAX_DEPTH
+                    if depth < _MAX_DEPTH and (whole or name in schema.get("required", ()))
                 }
             case "array":
-                return [self.example(schema.get("items", {}), depth + 1)] if depth < _MAX_DEPTH else []
+                items = schema.get("items", {})
+                return [self.example(items, whole=whole, depth=depth + 1)] if depth < _MAX_DEPTH else []
             case "integer" | "number":
                 return schema.get("minimum", 1)
             case "boolean":
@@ -202,7 +203,7 @@ class Docs:
         if operation.get("security") != []:
             lines.append('-H "Authorization: Bearer $SENTINEL_KEY"')
         if content := operation.get("requestBody", {}).get("content", {}).get(JSON):
-            value = content.get("example") or self.example(content["schema"])
+            value = content.get("example") or self.example(content["schema"], whole=False)
             text = json.dumps(value, indent=2, ensure_ascii=False).replace("'", "'\\''")
             lines += [f"-H 'Content-Type: {JSON}'", f"-d '{text}'"]
         return " \\\n  ".join(lines)

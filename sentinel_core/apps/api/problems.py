@@ -1,6 +1,5 @@
 """Every error of the JSON API, as RFC 9457 has it: application/problem+json."""
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -20,8 +19,6 @@ from sentinel_core.errors import (
     NotFoundError,
     StoreError,
 )
-
-logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5  # after the store refused: a lock is gone by then, a full disk is not, and both may be asked again
@@ -125,6 +122,6 @@ def _unavailable(_: Request, error: Exception) -> Response:
     return problem(503, str(error), headers={"retry-after": str(RETRY_SECONDS)})
 
 
-def _broken(request: Request, error: Exception) -> Response:
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+def _broken(_request: Request, _error: Exception) -> Response:
+    """The server logs it: Starlette raises it once more."""
     return problem(500, "Sentinel failed to answer; its log says why")

@@ -21,6 +21,7 @@ from sentinel_core.apps.api.values import (
     Moment,
     Name,
     Next,
+    example,
     moment,
     page_of,
 )
@@ -69,6 +70,8 @@ class NewReceiver(Body):
 
 class ReceiverChange(Body):
     """What to change; what is not named stays."""
+
+    model_config = example(min_severity="critical")
 
     name: Name | None = None
     settings: dict[str, JsonValue] | None = Field(None, description=_SETTINGS, examples=[_EXAMPLE])

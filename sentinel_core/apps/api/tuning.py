@@ -21,6 +21,7 @@ from sentinel_core.apps.api.values import (
     Moment,
     MomentIn,
     Next,
+    example,
     moment,
     page_of,
 )
@@ -51,6 +52,8 @@ class Settings(Answer):
 
 class SettingsChange(Body):
     """Settings of one model; null gives one back to the configuration."""
+
+    model_config = example(warn=0.15, critical=0.3)
 
     current_hours: Annotated[int, Field(ge=1, le=168)] | None = Field(
         None, description="Length of the current window; divides a day, or is whole days"
@@ -101,6 +104,8 @@ class Baselines(Answer):
 
 class Span(Because):
     """The events of [start, end)."""
+
+    model_config = example(start="2026-01-05T00:00:00Z", end="2026-01-12T00:00:00Z", reason="a quiet week")
 
     start: MomentIn
     end: MomentIn

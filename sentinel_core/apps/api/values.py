@@ -28,6 +28,11 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def example(**members: Any) -> ConfigDict:
+    """The `model_config` of a body that people start from."""
+    return ConfigDict(json_schema_extra={"examples": [members]})
+
+
 class Answer(BaseModel):
     """What is answered."""
 
@@ -88,7 +93,9 @@ ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200, patte
 class Because(Body):
     """Why something is done; shown in the timeline and the audit."""
 
-    reason: Reason = Field("", examples=["the new release was expected to do this"])
+    model_config = example(reason="the new release was expected to do this")
+
+    reason: Reason = ""
 
 
 Id = Annotated[int, Path(ge=1, le=MAX_ID)]
