@@ -10,11 +10,13 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpcore  # noqa: F401 - httpx imports it late, in our thread: a fork meanwhile would leave half of it
 import httpx
 
 from sentinel_core.client._protocol import Answer, answer_of, encode_event, pause, request_of
@@ -83,6 +85,7 @@ class Client:
         self._flushing = 0  # calls of flush that wait
         self._stopped = False
         self._thread: threading.Thread | None = None
+        self._http: httpx.Client | None = None  # the thread's own
         self._stats = Stats()
         self._said: set[str] = set()
 
@@ -197,9 +200,9 @@ class Client:
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        with httpx.Client(timeout=self._timeout) as http:
+        with ExitStack() as stack:
             while events := self._next():
-                self._deliver(http, events)
+                self._deliver(stack, events)
 
     def _next(self) -> list[bytes]:
         """Wait for a batch; empty: the client is closed."""
@@ -213,18 +216,18 @@ class Client:
             self._first_at = time.monotonic()
             return events
 
-    def _deliver(self, http: httpx.Client, events: Sequence[bytes]) -> None:
+    def _deliver(self, stack: ExitStack, events: Sequence[bytes]) -> None:
         """Send until the batch is settled, or the client closed."""
         attempt = 0
         while not self._stopped:
             try:
-                answer = self._attempt(http, events)
+                answer = self._attempt(stack, events)
             except Exception as error:  # refused, slow, a broken answer: the same events go once more
                 answer = Answer(False, reason=f"{type(error).__name__}: {error}")
             if answer.split:
                 middle = len(events) // 2
-                self._deliver(http, events[:middle])
-                self._deliver(http, events[middle:])
+                self._deliver(stack, events[:middle])
+                self._deliver(stack, events[middle:])
                 return
             with self._changed:
                 if self._stopped:  # counted as dropped already
@@ -233,13 +236,17 @@ class Client:
                     self._say_once(f"Sentinel at {self._url}: {answer.reason}")
                 if answer.taken:
                     self._taken(answer, len(events))
+                    if attempt:
+                        self._said.clear()  # the next outage is said again
                     return
                 attempt += 1
                 self._rest(pause(attempt), answer.wait)
 
-    def _attempt(self, http: httpx.Client, events: Sequence[bytes]) -> Answer:
+    def _attempt(self, stack: ExitStack, events: Sequence[bytes]) -> Answer:
+        if self._http is None:
+            self._http = stack.enter_context(httpx.Client(timeout=self._timeout))
         body, headers = request_of(events, self._key)
-        return answer_of(http.post(self._url, content=body, headers=headers), len(events), time.time())
+        return answer_of(self._http.post(self._url, content=body, headers=headers), len(events), time.time())
 
     def _taken(self, answer: Answer, events: int) -> None:
         self._count(accepted=answer.accepted, duplicates=answer.duplicates, rejected=answer.rejected)
