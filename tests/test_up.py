@@ -1,6 +1,7 @@
 """`sentinel up --demo`, whole: forecasts from the first command, faults mended by themselves, nothing left behind."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -110,6 +111,14 @@ def test_the_terminal_says_where_to_look(demo: Demo) -> None:
         "Dagster is up after",
     ):
         assert words in text
+
+
+def test_the_terminal_has_the_link_of_the_first_admin(demo: Demo) -> None:
+    """Whoever starts Sentinel is handed the one-time link, and it leads to the form."""
+    link = re.search(rf"http://127\.0\.0\.1:{demo.emitter_port}/setup\?token=\S+", demo.log.read_text())
+    assert link
+    page = httpx.get(link[0], timeout=10, trust_env=False)
+    assert (page.status_code, "The first admin" in page.text) == (200, True)
 
 
 def test_a_second_up_is_refused(demo: Demo) -> None:
