@@ -19,9 +19,11 @@ import yaml
 from joblib.externals.loky import get_reusable_executor
 
 from sentinel_core import Sentinel, cli
+from sentinel_core.apps.event_writer import EventMetrics
 from sentinel_core.apps.sidecar import create_app
 from sentinel_core.config import AuthConfig, SentinelConfig, WatchConfig
-from sentinel_core.emitter.self_metrics import COUNTED, SidecarMetrics, SnapshotCollector
+from sentinel_core.emitter.production import Production
+from sentinel_core.emitter.self_metrics import COUNTED, ProductionCollector, SidecarMetrics, SnapshotCollector
 from sentinel_core.emitter.snapshot import Snapshot
 from sentinel_core.models.catalogue import BUILT_INS
 from sentinel_core.storage.store import Store
@@ -209,8 +211,10 @@ def test_configuration_tables(heading: str, section_class: type) -> None:
 
 def test_self_metrics_table() -> None:
     """The table of Sentinel's own metrics has every one of them and no other."""
-    families = {metric.name for metric in SnapshotCollector(Snapshot(), 0.0).collect()}
-    families |= {metric.name for metric in SidecarMetrics("0").registry.collect()} | set(COUNTED)
+    metrics = SidecarMetrics("0")
+    EventMetrics(metrics.registry)
+    collectors = (SnapshotCollector(Snapshot(), 0.0), ProductionCollector(Production()), metrics.registry)
+    families = {metric.name for collector in collectors for metric in collector.collect()} | set(COUNTED)
     wanted = {bare(name) for name in families if name.startswith("sentinel_")}
     found = [bare(name) for row in rows(section("Sentinel's own metrics")) for name in code(row[0])]
     assert sorted(found) == sorted(wanted)

@@ -30,6 +30,9 @@ COUNTED: Mapping[str, tuple[str, str]] = {
     "sentinel_forecast_seconds": ("summary", "Duration of issuing the forecasts of one tick."),
     "sentinel_training_seconds": ("summary", "Duration of training one watch, by kind."),
     "sentinel_trainings_total": ("counter", "Trainings of one watch, by kind and outcome."),
+    "sentinel_drained_events_total": ("counter", "Events of models in production moved from the log into segments."),
+    "sentinel_evaluations_total": ("counter", "Models in production evaluated, one for each hour."),
+    "sentinel_late_evaluations_total": ("counter", "Evaluations made again after late events."),
     "sentinel_clock_skew_seconds": ("gauge", "Prometheus' clock minus ours, at the newest tick."),
 }
 
