@@ -83,7 +83,6 @@ class Activity(Answer):
     """A page of hours, oldest first."""
 
     items: list[HourOfEvents]
-    undrained: int = Field(description="Acknowledged events of all models that no hour counts yet")
     next: Next
 
 
@@ -91,11 +90,12 @@ def _span(call: Call, model_id: int, start: float | None, end: float | None, cur
     """Starts of the hours to show: within [start, end) and where the model has events; from the cursor on."""
     hour = call.services.config().hour_seconds
     model = find(call, model_id).model
+    if model.first_event_at is None:
+        return range(0)
     now = call.services.now()
     last = min(now if end is None else end, now)
     first = last - DEFAULT_HOURS * hour if start is None else start
-    first = max(first, now if model.first_event_at is None else model.first_event_at)
-    begin, finish = int(first // hour) * hour, -int(-last // hour) * hour
+    begin, finish = int(max(first, model.first_event_at) // hour) * hour, -int(-last // hour) * hour
     return range(begin if cursor is None else max(begin, cursor), finish, hour)
 
 
@@ -147,7 +147,8 @@ def read_distributions(
 ) -> Distributions:
     """What an evaluation compared: each bin's share of baseline and current window, and what it adds to the PSI."""
     find(call, model_id)
-    at = None if hour is None else int(hour)
+    step = call.services.config().hour_seconds
+    at = None if hour is None else int(hour // step) * step
     found = monitored.distributions(call.services.store, call.services.config(), model_id, at)
     return Distributions(
         items=[
@@ -180,8 +181,8 @@ def read_activity(
     hours = _span(call, model_id, start, end, cursor)
     shown = hours[:limit]
     if not shown:
-        return Activity(items=[], undrained=0, next=None)
+        return Activity(items=[], next=None)
     found = monitored.activity(call.services.store, call.services.config(), model_id, shown[0], shown[-1] + hours.step)
     pairs = zip(found.hours.tolist(), found.events.tolist(), strict=True)
     items = [HourOfEvents(hour=moment(at), events=events) for at, events in pairs]
-    return Activity(items=items, undrained=found.undrained, next=_next(hours, limit))
+    return Activity(items=items, next=_next(hours, limit))

@@ -24,6 +24,10 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 5  # after the store refused: a lock is gone by then, a full disk is not, and both may be asked again
 
 
+class StaleError(ConflictError):
+    """If-Match names a revision that is no more."""
+
+
 class Fault(BaseModel):
     """What is wrong with one value: a member of the body (`pointer`), or a parameter."""
 
@@ -78,6 +82,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(InvalidError, _invalid)
     app.add_exception_handler(ForbiddenError, lambda _, error: problem(403, str(error)))
     app.add_exception_handler(NotFoundError, lambda _, error: problem(404, str(error)))
+    app.add_exception_handler(StaleError, lambda _, error: problem(412, str(error)))
     app.add_exception_handler(ConflictError, lambda _, error: problem(409, str(error)))
     app.add_exception_handler(StoreError, _unavailable)
     app.add_exception_handler(Exception, _broken)

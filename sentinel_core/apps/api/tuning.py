@@ -10,6 +10,7 @@ from starlette.responses import Response
 from sentinel_core.apps import commands
 from sentinel_core.apps.api.door import Call, Caller, needs
 from sentinel_core.apps.api.models import find
+from sentinel_core.apps.api.problems import StaleError
 from sentinel_core.apps.api.values import (
     DEFAULT_LIMIT,
     Answer,
@@ -26,7 +27,6 @@ from sentinel_core.apps.api.values import (
     page_of,
 )
 from sentinel_core.config import MonitorConfig
-from sentinel_core.errors import ConflictError
 from sentinel_core.pipeline import monitored
 from sentinel_core.pipeline.monitored import ModelView
 from sentinel_core.storage.model_store import BaselineRow
@@ -151,10 +151,6 @@ def put_settings(
 ) -> ModelSettings:
     """Change what is named, and give everything else back to the configuration."""
     return _change(call, model_id, change, response, if_match, merge=False)
-
-
-class StaleError(ConflictError):
-    """If-Match names another revision."""
 
 
 def _change(
