@@ -12,6 +12,7 @@ function draw(figure) {
   const style = getComputedStyle(figure), colour = (name) => style.getPropertyValue(`--${name}`).trim();
   const tint = (css, share) => `color-mix(in srgb, ${css} ${share}%, transparent)`;
   const shown = (value) => value == null ? "–" : new Intl.NumberFormat("en-GB", {maximumSignificantDigits: 4}).format(value);
+  const room = lines[0].kind === "bars" && times.length > 1 ? (times[1] - times[0]) / 2 : 0;
   const data = [times], series = [{}], bands = [], named = [];
   for (const line of lines) {
     const own = line.kind === "range" ? colour("past") : colour(`c${line.colour}`);
@@ -46,6 +47,7 @@ function draw(figure) {
     ctx.save();
     ctx.font = `${11.5 * ratio}px system-ui, sans-serif`;
     ctx.textAlign = "right";
+    ctx.textBaseline = "bottom";
     for (const {value, label, kind} of marks) {
       const y = plot.valToPos(value, "y", true);
       ctx.strokeStyle = ctx.fillStyle = kinds[kind] || colour("strong");
@@ -55,7 +57,7 @@ function draw(figure) {
       ctx.moveTo(bbox.left, y);
       ctx.lineTo(bbox.left + bbox.width, y);
       ctx.stroke();
-      ctx.fillText(label, bbox.left + bbox.width - 4 * ratio, y - 4 * ratio);
+      ctx.fillText(label, bbox.left + bbox.width - 4 * ratio, y - 3 * ratio);
     }
     ctx.restore();
   };
@@ -73,14 +75,20 @@ function draw(figure) {
       readout.append(` · ${line.label} `, value, bounds);
     }
   };
+  const clock = (at) => { // as the server writes it
+    const moment = new Date(at * 1000);
+    if (at % 86400 === 0) return `${moment.getUTCDate()} ${moment.toLocaleString("en-GB", {month: "short", timeZone: "UTC"})}`;
+    return moment.toISOString().slice(11, at % 60 ? 19 : 16);
+  };
   const axis = {stroke: colour("soft"), font: "11.5px system-ui, sans-serif", grid: {stroke: colour("line"), width: 1}, ticks: {show: false}};
   figure.classList.add("drawn");
   const plot = new uPlot({
     width: canvas.clientWidth, height: canvas.clientHeight, series, bands,
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     legend: {show: false}, cursor: {y: false, drag: {setScale: false}, points: {size: 6}},
-    scales: {x: {time: true}, y: {range: () => heights}},
-    axes: [{...axis, grid: {show: false}}, {...axis, size: 56, values: (_, ticks) => ticks.map(shown)}],
+    padding: [8, 8, 0, 0],
+    scales: {x: {time: true, range: (_, low, high) => [low - room, high + room]}, y: {range: () => heights}},
+    axes: [{...axis, grid: {show: false}, size: 28, values: (_, ticks) => ticks.map(clock)}, {...axis, size: 56, values: (_, ticks) => ticks.map(shown)}],
     hooks: {drawClear: [under], draw: [over], setCursor: [said]},
   }, data, canvas);
   plots.set(figure, plot);

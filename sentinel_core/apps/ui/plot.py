@@ -161,7 +161,11 @@ def draw(
     times = np.concatenate([one.times for one in traces])
     room = max((_bar_width(one.times) for one in traces if one.kind == "bars"), default=0) // 2
     first, last = int(times.min()) - room, int(times.max()) + room
-    heights = [float(values.min()), float(values.max()), *(mark.value for mark in marks)]
+    heights = [
+        float(values.min()),
+        float(values.max()),
+        *(1.05 * mark.value for mark in marks),
+    ]  # its name stands above it
     low, high, ticks = nice_range(min([*heights, 0.0] if zero else heights), max(heights))
 
     def x(time: FloatArray | IntArray | float) -> FloatArray:

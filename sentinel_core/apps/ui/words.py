@@ -54,6 +54,18 @@ def share(value: float) -> str:
     return f"{100 * value:.1f}%" if 0 < value < 0.9995 else f"{100 * value:.0f}%"
 
 
+def count(value: float) -> str:
+    """A count in few digits.
+
+    >>> count(30_240), count(241_920), count(12_345_678)
+    ('30,240', '242k', '12.3M')
+    """
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= 1e5 and value >= size:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:,.0f}"
+
+
 def whole(value: float) -> str:
     """A count with its thousands apart.
 
