@@ -7,7 +7,6 @@ which is what keeps features and names of people out of the store.
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -72,7 +71,7 @@ class Submission:
     labels: list[int] = field(default_factory=list)
     texts: dict[int, str] = field(default_factory=dict)
     rejected: list[Problem] = field(default_factory=list)
-    refused: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ts)
@@ -138,7 +137,7 @@ def _judged(body: bytes, form: Form, now: float, digest: Digest) -> Submission |
         return items
     if len(items) > MAX_EVENTS:
         return _too_many(len(items))
-    events, places, rejected, refused = [], [], [], Counter[str]()
+    events, places, rejected, names = [], [], [], []
     for index, item in enumerate(items):
         one = _event(item)
         if isinstance(one, Event):
@@ -146,10 +145,11 @@ def _judged(body: bytes, form: Form, now: float, digest: Digest) -> Submission |
             places.append(index)
         else:
             rejected.append(msgspec.structs.replace(one, index=index))
-            refused[_model_of(item)] += 1
+            names.append(_model_of(item))
     kept = _columns(events, places, now, digest)
     kept.rejected = sorted([*rejected, *kept.rejected], key=lambda one: one.index or 0)
-    kept.refused += refused
+    for name in names:
+        kept.refused[name] = kept.refused.get(name, 0) + 1
     return kept
 
 
@@ -220,7 +220,7 @@ def _columns(events: Sequence[Event], places: Sequence[int], now: float, digest:
             wrong = wrong or problem("empty", _EMPTY, field="score")
         if wrong:
             kept.rejected.append(msgspec.structs.replace(wrong, index=place))
-            kept.refused[name] += 1
+            kept.refused[name] = kept.refused.get(name, 0) + 1
             continue
         number, label = nothing, 0
         if type(prediction) is float:
