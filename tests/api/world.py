@@ -16,7 +16,9 @@ from sentinel_core.apps import sidecar
 from sentinel_core.config import SentinelConfig
 from sentinel_core.incidents import lifecycle
 from sentinel_core.monitoring.assessment import Assessment, BinShare, OutputAssessment
+from sentinel_core.monitoring.histograms import Bins
 from sentinel_core.monitoring.monitor import State
+from sentinel_core.pipeline.windowing import Content
 from sentinel_core.security import keys, sessions, users
 from sentinel_core.security.passwords import Passwords
 from sentinel_core.security.principals import command_line
@@ -125,7 +127,7 @@ def _tenant(conn: sa.Connection, project: int) -> Tenant:
             kind="sliding",
             t0=NOW - 168 * HOUR,
             t1=NOW - 24 * HOUR,
-            bins="{}",
+            bins=Content({0: Bins("numeric", edges=(0.5,))}, 10, 6).to_json(),
             actor="sentinel",
             reason="the first one",
             created_at=NOW,
