@@ -70,6 +70,7 @@ class _Told:
     steps: Counter[str] = field(default_factory=Counter)
     baselines: int = 0
     changes: list[ModelChange] = field(default_factory=list)
+    found: list[tuple[MonitoredModel, Assessment]] = field(default_factory=list)
 
 
 def evaluate(
@@ -92,6 +93,7 @@ def evaluate(
     wanted = [hour for hour in hours if end is None or hour <= end]
     reports: list[HourReport] = []
     changes: list[ModelChange] = []
+    told = _Told()
     for hour in wanted:
         told = _persistently(context, hour)
         counts = dict(told.states), told.baselines, dict(told.steps)
@@ -105,10 +107,8 @@ def evaluate(
         context.count("sentinel_late_evaluations_total", again)
         context.flush(conn)
     with context.store.database.read() as conn:
-        enabled = {one.id: one for one in model_store.models(conn) if one.enabled}
-        rows = [row for row in model_store.states(conn).values() if row.model_id in enabled]
+        newest = told.found if wanted else _newest(conn)
         projects = _projects(conn)
-    newest = [(enabled[row.model_id], Assessment.from_json(row.assessment)) for row in rows]
     return EvaluationReport(
         hours=tuple(reports),
         late_evaluations=again,
@@ -184,6 +184,7 @@ def _chunk(context: Context, models: Sequence[MonitoredModel], hour: int, last: 
         store.segments.commit(conn, [pending])
         model_store.put_states(conn, rows)
         written = consequences.follow(conn, evaluated, current, hour, hour_seconds, now)
+    told.found += found
     told.states.update(_tally(found))
     told.steps.update(one.step for one in written)
     names = {one.id: f"{projects[one.project_id]}/{one.name}" for one in standing.models}
@@ -211,6 +212,13 @@ def _with_baselines(
 
 
 # ---- what is reported ------------------------------------------------------------------------------------------------
+
+
+def _newest(conn: sa.Connection) -> list[tuple[MonitoredModel, Assessment]]:
+    """Enabled models with the newest evaluation that they have."""
+    states = model_store.states(conn)
+    models = [one for one in model_store.models(conn) if one.enabled and one.id in states]
+    return [(one, Assessment.from_json(states[one.id].assessment)) for one in models]
 
 
 def _projects(conn: sa.Connection) -> dict[int, str]:

@@ -9,14 +9,19 @@ in that order, so only neighbours are merged.
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sentinel_core.errors import ConflictError
+from sentinel_core.storage.event_store import PSI_COLUMNS, add_up, newest_psi, write_rows
 from sentinel_core.storage.forecast_store import KEYS, newest_of_each, write_sorted
+from sentinel_core.storage.model_store import baseline_versions
+from sentinel_core.storage.parquet import Columns
 from sentinel_core.storage.schema import watch_state
-from sentinel_core.storage.segments import DATASETS, Pending, Segment
+from sentinel_core.storage.segments import DATASETS, Pending, Segment, SegmentGoneError
 from sentinel_core.storage.store import Store
 from sentinel_core.storage.watch_store import forget_coverage
 from sentinel_core.storage.windows_store import overlay, series_in, write_window
@@ -26,6 +31,10 @@ HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
 CLOSED_AFTER_SECONDS = 600  # late samples of an hour still come with the next ticks
 ALL_LEADS_SECONDS = 2 * DAY_SECONDS
 MERGED_ROWS = {"windows": 8_000_000, "forecasts": 3_000_000, "scores": 4_000_000}  # of one result: about 0.5 GB of RAM
+MERGED_ROWS |= {"events": 4_000_000, "counts": 1_000_000, "psi": 1_500_000}
+
+
+Merge = Callable[[Store, Sequence[Segment], float], Pending]
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Compaction:
 
     merged: int = 0
     written: int = 0
-    thinned: int = 0
+    thinned: int = 0  # of forecasts some leads went, of counts those of former baselines
     expired: int = 0
     conflicts: int = 0
 
@@ -45,17 +54,30 @@ def compact(
     *,
     window_retention_seconds: float = 30 * DAY_SECONDS,
     forecast_retention_seconds: float = 90 * DAY_SECONDS,
+    event_retention_seconds: float = 42 * DAY_SECONDS,
+    count_retention_seconds: float = 43 * DAY_SECONDS,
+    psi_retention_seconds: float = 400 * DAY_SECONDS,
 ) -> Compaction:
     """Bring every dataset to its compact form as of `now`; safe beside ticks, backfills and another compaction.
 
-    Windows, forecasts and scores older than their retention are dropped in whole UTC days. Of forecasts older than 48
-    hours the leads 1, 2, 4, 8, … and the longest stay. Files are deleted later, by `collect_garbage`.
+    What is older than its retention is dropped in whole UTC days. Of forecasts older than 48 hours the leads 1, 2, 4,
+    8, … and the longest stay. Of counts those under the models' present baselines stay. Files are deleted later, by
+    `collect_garbage`.
     """
     done: Counter[str] = Counter()
+    retentions = {"windows": window_retention_seconds, "events": event_retention_seconds}
+    retentions |= {"counts": count_retention_seconds, "psi": psi_retention_seconds}
+    oldest_count = int(now - count_retention_seconds)
+    merge_counts = partial(_merge_counts, oldest=oldest_count)
+    merges: dict[str, Merge] = {
+        "windows": _merge_windows,
+        "events": _merge_events,
+        "counts": merge_counts,
+        "psi": _merge_psi,
+    }
     for dataset in DATASETS:
-        retention = window_retention_seconds if dataset == "windows" else forecast_retention_seconds
-        _expire(store, dataset, now, retention, done)
-        merge = _merge_windows if dataset == "windows" else _merge_rows
+        _expire(store, dataset, now, retentions.get(dataset, forecast_retention_seconds), done)
+        merge = merges.get(dataset, _merge_rows)
         segments = sorted(store.segments.segments(dataset), key=lambda segment: (segment.key, segment.position))
         for _, same_key in groupby(segments, key=lambda segment: segment.key):
             for group in mergeable(list(same_key), now, MERGED_ROWS[dataset]):
@@ -63,6 +85,9 @@ def compact(
     for segment in store.segments.segments("forecasts", t1=int(now)):
         if not segment.thinned and _day(segment) < (now - ALL_LEADS_SECONDS) // DAY_SECONDS:
             done["thinned"] += _replace(store, [segment], _thin, now, done)
+    for segment in store.segments.segments("counts"):
+        if segment.t0 < oldest_count - DAY_SECONDS or _outdated(store, segment):
+            done["thinned"] += _replace(store, [segment], merge_counts, now, done)
     return Compaction(**done)
 
 
@@ -97,7 +122,7 @@ def _packs(segments: Iterable[Segment], rows: int) -> Iterable[list[Segment]]:
 def _replace(
     store: Store,
     inputs: Sequence[Segment],
-    write: Callable[[Store, Sequence[Segment], float], Pending],
+    write: Merge,
     now: float,
     done: Counter[str],
 ) -> bool:
@@ -138,6 +163,48 @@ def _merge_rows(store: Store, group: Sequence[Segment], now: float) -> Pending:
     rows = newest_of_each(store.segments.read(group, tuple(DATASETS[dataset])), KEYS[dataset])
     position = max(segment.position for segment in group)
     return write_sorted(store, dataset, int(group[0].key), rows, now, position=position, thinned=group[0].thinned)
+
+
+def _merge_events(store: Store, group: Sequence[Segment], now: float) -> Pending:
+    """Merge events: all of them stay."""
+    rows = store.segments.read(group, tuple(DATASETS["events"]))
+    return write_rows(store, "events", group[0].key, rows, now, max(segment.position for segment in group))
+
+
+def _merge_counts(store: Store, group: Sequence[Segment], now: float, oldest: int) -> Pending:
+    """Add up the counts of equal hours, and leave out the old ones and those under former baselines."""
+    rows = store.segments.read(group, tuple(DATASETS["counts"]))
+    kept = _serving(store, rows) & (rows["ts"] >= oldest)
+    added = add_up({name: column[kept] for name, column in rows.items()})
+    return write_rows(store, "counts", group[0].key, added, now, max(segment.position for segment in group))
+
+
+def _merge_psi(store: Store, group: Sequence[Segment], now: float) -> Pending:
+    """Merge evaluations, keeping the newest of each hour."""
+    rows = newest_psi(store.segments.read(group, PSI_COLUMNS))
+    return write_rows(store, "psi", group[0].key, rows, now, max(segment.position for segment in group))
+
+
+def _outdated(store: Store, segment: Segment) -> bool:
+    """Whether a segment holds counts of former baselines."""
+    try:
+        return not _serving(store, store.segments.read([segment], ["model", "baseline"])).all()
+    except SegmentGoneError:
+        return False
+
+
+def _serving(store: Store, rows: Columns) -> NDArray[np.bool_]:
+    """Which rows of counts are under their model's present baseline; asked after the segments were listed.
+
+    A version is committed with its counts, so none of a later one can be among them.
+    """
+    with store.database.read() as connection:
+        serving = baseline_versions(connection)
+    versions = np.zeros(max(serving, default=0) + 1, np.int64)
+    versions[list(serving)] = list(serving.values())
+    known = rows["model"] < len(versions)
+    same: NDArray[np.bool_] = known & (versions[np.where(known, rows["model"], 0)] == rows["baseline"])
+    return same
 
 
 def _thin(store: Store, inputs: Sequence[Segment], now: float) -> Pending:

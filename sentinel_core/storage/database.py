@@ -63,6 +63,7 @@ class Database:
             ) from error
         # isolation_level=None: the driver begins nothing by itself; `_begin` below does.
         engine = sa.create_engine(self.url, connect_args={"isolation_level": None, "timeout": self.lock_seconds})
+        sa.event.listen(engine, "do_connect", lambda *_: _create_privately(self._path))
         sa.event.listen(engine, "connect", _sqlite_pragmas)
         sa.event.listen(engine, "begin", _sqlite_begin)
         return engine
@@ -280,6 +281,12 @@ def _with_driver(url: str) -> sa.URL:
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise StoreError(f"sql_url {parsed.drivername}: is not supported; use sqlite:// or postgresql://")
     return parsed
+
+
+def _create_privately(path: Path) -> None:
+    """Make a new database its owner's only, as it holds receivers' secrets; SQLite says what fails."""
+    with suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _sqlite_pragmas(connection: Any, _record: Any) -> None:

@@ -79,10 +79,10 @@ def write_counts(
     counts: NDArray[np.int32],
     now: float,
 ) -> Pending:
-    """Put counts [n, WIDTH] of (model, output, baseline, start of the hour) [n] on the disk: one file per UTC day."""
+    """Put counts [n, WIDTH] of (model, output, baseline, start of the hour) [n] on the disk as one file."""
     columns: dict[str, NDArray[Any]] = {"model": model, "output": output, "baseline": baseline, "ts": hour}
     columns |= {name: counts[:, index] for index, name in enumerate(BINS)}
-    return _by_day(store, "counts", str(hour_seconds), columns, now)
+    return write_rows(store, "counts", str(hour_seconds), columns, now)
 
 
 def write_psi(store: Store, hour_seconds: int, columns: Mapping[str, NDArray[Any]], now: float) -> Pending:
@@ -176,24 +176,23 @@ def _no_sums(width: int) -> BlockSums:
     return BlockSums(none, none, none, np.empty((0, width)))
 
 
-def read_psi(
-    store: Store,
-    hour_seconds: int,
-    t0: int,
-    t1: int,
-    *,
-    model_ids: Collection[int] | None = None,
-    mode: int | None = None,
-) -> Columns:
-    """Return the evaluations of hours that end in [t0, t1], the newest of each, sorted by (model, output, ts).
+def add_up(rows: Columns) -> Columns:
+    """Make one row of all counts of the same model, output, baseline and hour."""
+    key = ("model", "output", "baseline", "ts")
+    order = np.lexsort([rows[name] for name in reversed(key)])
+    if not len(order):
+        return rows
+    ordered = {name: rows[name][order] for name in key}
+    first = np.ones(len(order), bool)
+    first[1:] = np.any([column[1:] != column[:-1] for column in ordered.values()], axis=0)
+    starts = np.flatnonzero(first)
+    added = {name: column[starts] for name, column in ordered.items()}
+    return added | {name: np.add.reduceat(rows[name][order], starts) for name in BINS}
 
-    mode: LIVE or REPLAY; None: the newest of both
-    """
-    rows = _read(store, "psi", str(hour_seconds), t0, t1, PSI_COLUMNS, model_ids)
-    if mode is not None:
-        mine = rows["mode"] == mode
-        rows = {name: column[mine] for name, column in rows.items()}
-    return newest_psi(rows)
+
+def read_psi(store: Store, hour_seconds: int, t0: int, t1: int, *, model_ids: Collection[int] | None = None) -> Columns:
+    """Return the evaluations of hours that end in [t0, t1], the newest of each, sorted by (model, output, ts)."""
+    return newest_psi(_read(store, "psi", str(hour_seconds), t0, t1, PSI_COLUMNS, model_ids))
 
 
 def no_psi() -> Columns:

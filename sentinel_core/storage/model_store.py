@@ -54,6 +54,8 @@ class MonitoredModel:
 
         A setting that is unknown or no longer valid is the configuration's: an upgrade must not stop the evaluation.
         """
+        if not self.settings:  # most have none, and checking a thousand costs as much as their evaluation
+            return defaults
         own = {name: value for name, value in self.settings.items() if name in _SETTINGS}
         config = replace(defaults, **own)
         return defaults if validation.monitor_problems(config, "") else config
@@ -322,6 +324,20 @@ def current_baselines(connection: sa.Connection, model_ids: Collection[int] | No
             for one in _baselines(connection, query.where(table.c.model_id.in_(chunk)))
         ]
     return {one.model_id: one for one in found}
+
+
+def baseline_versions(connection: sa.Connection) -> dict[int, int]:
+    """Return the version that each model is compared with now, by model id; some have none yet."""
+    table = schema.monitored_models
+    query = sa.select(table.c.id, table.c.baseline_version).where(table.c.baseline_version.is_not(None))
+    return {row.id: row.baseline_version for row in connection.execute(query)}
+
+
+def forget_baselines(connection: sa.Connection, before: float) -> int:
+    """Forget versions that were made before a time and serve no more; returns how many."""
+    table, owner = schema.baselines, schema.monitored_models
+    serving = sa.exists().where(owner.c.id == table.c.model_id, owner.c.baseline_version == table.c.version)
+    return connection.execute(table.delete().where(table.c.created_at < before, ~serving)).rowcount
 
 
 def newest_versions(connection: sa.Connection, model_ids: Collection[int]) -> dict[int, int]:
