@@ -124,8 +124,8 @@ def monitoring_advice(config: SentinelConfig, receivers: int) -> Iterator[str]:
     """What is wrong with the settings of models in production, where so many receivers are told of incidents."""
     if receivers and is_loopback(urlsplit(config.public_url).hostname or ""):
         yield (
-            f"alerts go to {receivers} receivers, and their links lead to {config.public_url}, which is this machine "
-            'alone; write external_url = "https://…", where people reach the page'
+            f"receivers of alerts: {receivers}; their links lead to {config.public_url}, which is this "
+            'machine alone; write external_url = "https://…", where people reach the page'
         )
     rule = config.monitoring
     past_days = max(7 * rule.baseline_weeks if rule.baseline == "same_weekday" else 0, rule.baseline_days)
