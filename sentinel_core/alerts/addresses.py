@@ -131,6 +131,8 @@ def parse(url: str) -> httpx.URL:
         raise ValueError(f"is not an address: {error}") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError("is not an http:// or https:// address")
+    if not 0 < _port(parsed) < 65_536:
+        raise ValueError(f"is not an address: there is no port {parsed.port}")
     if parsed.userinfo or "@" in parsed.netloc.decode():
         raise ValueError("holds a user name or a password; the settings have a field for a token")
     if parsed.fragment:
@@ -149,7 +151,8 @@ def endpoint(url: str) -> tuple[str, int]:
 
 
 def _port(url: httpx.URL) -> int:
-    return url.port or (443 if url.scheme == "https" else 80)
+    default = 443 if url.scheme == "https" else 80
+    return default if url.port is None else url.port
 
 
 class CheckedTransport(httpx.AsyncBaseTransport):
