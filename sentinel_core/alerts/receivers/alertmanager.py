@@ -18,6 +18,7 @@ from sentinel_core.alerts.receivers.base import Receiver
 REPEAT_SECONDS = 300.0
 LASTING_SECONDS = 4 * REPEAT_SECONDS  # as Prometheus does: three repetitions may be lost
 TEST_SECONDS = 60.0
+ENDED_SECONDS = 60.0  # so long ago: where its clock is behind ours, "now" would be a minute of another alert
 _NAMES = {"psi": "ModelDrift", "silence": "ModelSilent", "forecast": "ForecastDrift", "test": "SentinelTest"}
 _SEVERITIES = {"warn": "warning", "critical": "critical"}  # as alerts of Prometheus are labelled
 
@@ -45,6 +46,7 @@ class Alertmanager(Receiver, frozen=True):
     def _alert(self, alert: Alert, severity: str) -> dict[str, Any]:
         lasts = TEST_SECONDS if alert.kind == "test" else LASTING_SECONDS
         fires = alert.active and severity == alert.severity_now
+        ends = alert.sent_at + (lasts if fires else -ENDED_SECONDS)
         return {
             "labels": {
                 **self.labels,
@@ -59,8 +61,8 @@ class Alertmanager(Receiver, frozen=True):
                 "description": f"{alert.seriousness} {alert.why} {alert.next}",
             },
             "generatorURL": alert.link,
-            "startsAt": _time(min(alert.opened_at, alert.sent_at)),
-            "endsAt": _time(alert.sent_at + lasts if fires else alert.sent_at),
+            "startsAt": _time(min(alert.opened_at, alert.sent_at, ends)),
+            "endsAt": _time(ends),
         }
 
 
