@@ -201,6 +201,8 @@ class EventWriter:
     def _remember(self) -> Remembered:
         """Read the digests of the last days: first of the log, then of the segments that a drain moves them to."""
         seen, now, after = Remembered(), self._now(), 0
+        with self._store.database.read() as connection:
+            self._projects = {project.id: project.name for project in model_store.projects(connection)}
         while True:
             with self._store.database.read() as connection:
                 rows = event_log.read(connection, after=after)
@@ -215,7 +217,7 @@ class EventWriter:
             start = day * DAY_SECONDS  # day by day: half the memory, and a day's files are its own
             found = event_store.read_events(self._store, start, start + DAY_SECONDS, ["id", "ts"])
             seen.add(found["id"], found["ts"])
-        seen.forget(now)
+            seen.forget(now)
         return seen
 
 

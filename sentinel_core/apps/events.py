@@ -11,7 +11,6 @@ import zlib
 from collections import OrderedDict
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -26,7 +25,7 @@ from sentinel_core.security.principals import Principal
 
 logger = logging.getLogger(__name__)
 
-MAX_BODY = 4 * 2**20  # bytes, inflated: a thousand events with the longest texts need less
+MAX_BODY = 2 * 2**20  # bytes, inflated: a thousand events with the longest texts need half of it
 MAX_BUFFERED = 256 * 2**20  # bytes of all bodies that are being received
 BODY_SECONDS = 30.0  # a body that has not come by then does not come
 MAX_KEYS = 10_000  # whose rates are remembered
@@ -140,11 +139,7 @@ class _Ingest:
         scheme, _, text = authorization.partition(" ")
         if scheme.lower() != "bearer" or not text:
             raise _RefusedError(401, "send a key: `Authorization: Bearer sml_live_…`", www_authenticate="Bearer")
-        keyring = self._services.keyring
-        principal = keyring.authenticate(text)
-        if principal is None:  # perhaps it is younger than what the ring knows
-            await run_in_threadpool(keyring.look)
-            principal = keyring.authenticate(text)
+        principal = await self._services.keyring.recognise(text)
         if principal is None:
             detail = "this key is unknown, expired or revoked; `sentinel keys create` makes one"
             raise _RefusedError(401, detail, www_authenticate='Bearer error="invalid_token"')

@@ -16,8 +16,8 @@ BoolArray = NDArray[np.bool_]
 DAY_SECONDS = 86_400
 REMEMBERED_DAYS = 8  # an event is taken up to 7 days late
 SEAL_AT = 65_536  # recent digests in a dictionary, which costs 100 bytes each
-MAX_RUN = 4_000_000  # digests: merging two such runs takes 50 ms, and nothing is acknowledged meanwhile
-MAX_DIGESTS = 32_000_000  # in RAM, 8 bytes each; beyond it the oldest are left to the drain
+MAX_RUN = 2_000_000  # digests: making such a run takes 60 ms, and nothing is acknowledged meanwhile
+MAX_DIGESTS = 32_000_000  # in RAM, 9 to 10 bytes each; beyond it the oldest are left to the drain
 
 
 def first_of_each(ids: IntArray, known: IntArray) -> BoolArray:
@@ -39,31 +39,47 @@ def of_model(ids: IntArray, models: NDArray[np.int32]) -> IntArray:
     return np.where(ids == 0, 0, np.where(mixed == 0, 1, mixed))
 
 
+class _Run:
+    """Sorted digests, with a bitmap that answers seven of eight questions without a search (22 cache misses)."""
+
+    def __init__(self, ids: IntArray) -> None:
+        self.ids = ids
+        width = (8 * len(ids)).bit_length()  # 8 to 16 slots a digest, by its first bits
+        self._shift = np.uint64(64 - width)
+        there = np.zeros(1 << width, np.bool_)
+        there[self._slots(ids)] = True
+        self._bits = np.packbits(there, bitorder="little")
+
+    def _slots(self, ids: IntArray) -> NDArray[np.uint64]:
+        return ids.view(np.uint64) >> self._shift
+
+    def which(self, asked: IntArray) -> IntArray:
+        """Places of the digests that are here."""
+        slots = self._slots(asked)
+        likely = np.flatnonzero(self._bits[slots >> np.uint64(3)] & (1 << (slots & np.uint64(7))).astype(np.uint8))
+        place = np.minimum(np.searchsorted(self.ids, asked[likely]), len(self.ids) - 1)
+        found: IntArray = likely[self.ids[place] == asked[likely]]
+        return found
+
+
 class Remembered:
-    """The digests of the last days, in memory; 8 bytes each, bounded by `limit` digests. Not thread-safe."""
+    """The digests of the last days, in memory, bounded by `limit` digests. Not thread-safe."""
 
     def __init__(self, limit: int = MAX_DIGESTS) -> None:
         self._limit = limit
         self._recent: dict[int, int] = {}  # digest -> day of the event
-        self._sealed: dict[int, list[IntArray]] = defaultdict(
-            list
-        )  # day -> sorted runs, each twice as long as the next
+        # day -> runs, a longer one before a shorter one
+        self._sealed: dict[int, list[_Run]] = defaultdict(list)
 
     def __len__(self) -> int:
-        return len(self._recent) + sum(len(run) for runs in self._sealed.values() for run in runs)
+        return len(self._recent) + sum(len(run.ids) for runs in self._sealed.values() for run in runs)
 
     def new(self, ids: IntArray) -> BoolArray:
         """Which of digests [n] have not been added, nor stand earlier in `ids`; 0 always is new."""
         known = np.fromiter(map(self._recent.__contains__, ids.tolist()), np.bool_, len(ids))
-        if self._sealed:
-            order = np.argsort(ids)
-            asked = ids[order]  # neighbours are searched side by side: several times faster in long runs
-            found = np.zeros(len(ids), np.bool_)
-            for runs in self._sealed.values():
-                for run in runs:
-                    place = np.minimum(np.searchsorted(run, asked), len(run) - 1)
-                    found |= run[place] == asked
-            known[order] |= found
+        for runs in self._sealed.values():
+            for run in runs:
+                known[run.which(ids)] = True
         return first_of_each(ids, ids[known])
 
     def add(self, ids: IntArray, ts: IntArray) -> None:
@@ -95,7 +111,7 @@ class Remembered:
     def _seal(self, ids: IntArray, days: IntArray) -> None:
         for day in np.unique(days).tolist():
             runs = self._sealed[day]
-            run = np.sort(ids[days == day])
-            while runs and len(runs[-1]) <= 2 * len(run) and len(runs[-1]) + len(run) <= MAX_RUN:
-                run = np.sort(np.concatenate([runs.pop(), run]), kind="stable")  # which merges sorted runs
-            runs.append(run)
+            fresh = np.sort(ids[days == day])
+            while runs and len(runs[-1].ids) <= 2 * len(fresh) and len(runs[-1].ids) + len(fresh) <= MAX_RUN:
+                fresh = np.sort(np.concatenate([runs.pop().ids, fresh]), kind="stable")  # which merges sorted runs
+            runs.append(_Run(fresh))
