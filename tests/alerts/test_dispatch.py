@@ -20,6 +20,7 @@ from sentinel_core.alerts.dispatch import (
 from sentinel_core.config import SentinelConfig
 from sentinel_core.errors import PermanentDeliveryError, TransientDeliveryError
 from sentinel_core.incidents import store as incidents
+from sentinel_core.pipeline import Engine
 from sentinel_core.storage.store import Store
 from tests.alerts.receiver_server import Answer, ReceiverServer, Request
 from tests.incidents.situations import HOUR, START, acted, evaluated, model, opened
@@ -266,3 +267,41 @@ def test_a_dispatcher_that_dies_at_any_line_loses_nothing(
             arrived.setdefault(request.json["data"]["incident"]["id"], []).append(request.json["type"])
     story_of_each = ["incident.opened", "incident.escalated", "incident.resolved"]
     assert arrived == dict.fromkeys(expected, story_of_each)
+
+
+def test_alertmanager_is_told_again_until_it_is_over(
+    sqlite_store: Store, server: ReceiverServer, config: SentinelConfig
+) -> None:
+    """Every few minutes while the incident is active, also where a repetition fails; once more when it ends."""
+    clock = Clock()
+    with sqlite_store.database.write() as conn:
+        receivers.add(conn, 1, "am", "alertmanager", {"url": server.url}, 0.0)
+        incident = opened(conn, model(conn))
+    report = run(sqlite_store, config, clock)
+    assert report.delivered == 1
+    assert report.next_at == pytest.approx(clock() + 300, abs=5)
+    assert run(sqlite_store, config, clock).repeated == 0
+    clock.ahead += 301
+    server.answer = lambda request: Answer(500)
+    assert run(sqlite_store, config, clock).failed == 1
+    server.answer = lambda request: Answer()
+    clock.ahead += 60
+    assert run(sqlite_store, config, clock).repeated == 1
+    assert states(sqlite_store) == [("delivered", 1)]
+    with sqlite_store.database.write() as conn:
+        acted(conn, incident, "resolve", 100)
+    report = run(sqlite_store, config, clock)
+    assert (report.delivered, report.next_at) == (1, None)
+    ends = [[one["endsAt"] > one["startsAt"] for one in request.json] for request in server.requests]
+    assert ends == [[True, False]] * 4 + [[True, True]]
+
+
+def test_the_engine_delivers(server: ReceiverServer, config: SentinelConfig) -> None:
+    """What Dagster and the command line call."""
+    with Engine.open(config) as engine:
+        assert not engine.deliveries_due()
+        webhook(engine.store, server.url)
+        story(engine.store)
+        assert engine.deliveries_due()
+        assert engine.deliver().delivered == 3
+        assert not engine.deliveries_due()
