@@ -113,6 +113,8 @@ def _complete(operation: dict[str, Any], *, named: bool) -> None:
     answers = dict(_EVERYWHERE)
     if named:
         answers[404] = "There is none with this id in your project"
+    if any(parameter["name"] == "project_id" for parameter in operation.get("parameters", ())):
+        answers.setdefault(404, "There is no such project, or it is not yours")
     if "requestBody" in operation:
         answers |= _WITH_BODY
     if "422" in responses:
