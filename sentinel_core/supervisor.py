@@ -204,8 +204,9 @@ class Supervisor:
     # ---- look after
 
     def _look(self, began: float) -> None:
-        """Say once when Dagster and the first forecast stand; load Dagster's code location anew when it is in error."""
-        dagster_is_up = forecasts_stand = False
+        """Say once when Dagster and the sidecar are ready; load Dagster's code location anew when it is in error."""
+        dagster_is_up = is_ready = False
+        ready = ("Forecasts stand", "/metrics") if self.config.watches else ("Events are taken", "/v1/events")
         reload_after = 0.0
         with DagsterApi(self.config.dagster_url) as dagster, httpx.Client(timeout=10.0, trust_env=False) as http:
             while not self._ending.wait(LOOK_SECONDS):
@@ -221,10 +222,10 @@ class Supervisor:
                 except ServiceError as error:
                     if time.monotonic() < reload_after:  # it was the reload; an answer that is missing is no news
                         self._say(str(error))
-                if not forecasts_stand and _is_ready(http, self.config.sidecar_url):
-                    forecasts_stand = True
+                if not is_ready and _is_ready(http, self.config.sidecar_url):
+                    is_ready = True
                     seconds = time.monotonic() - began
-                    self._say(f"Forecasts stand after {seconds:.0f} s: {self.config.sidecar_url}/metrics")
+                    self._say(f"{ready[0]} after {seconds:.0f} s: {self.config.sidecar_url}{ready[1]}")
 
     # ---- end
 

@@ -146,17 +146,14 @@ class _Sidecar:
         return PlainTextResponse("Sentinel is healthy.\n")
 
     async def ready(self, _: Request) -> Response:
-        """GET /-/ready: 200 once a forecast is served, else 503 and why not."""
+        """GET /-/ready: 200 once a forecast is served, or without watches the store is read; else 503 and why not."""
         served = self.live.served
-        if next(iter(served.snapshot.forecasts), None) is not None:
+        waiting = len(served.snapshot.watches)
+        if next(iter(served.snapshot.forecasts), None) is not None or not (waiting or served.problem):
             return PlainTextResponse("Sentinel is ready.\n")
-        if served.problem:
-            reason = served.problem
-        elif not served.snapshot.watches:
-            reason = "nothing is watched: add a watch to the configuration"
-        else:
-            count = len(served.snapshot.watches)
-            reason = f"no watch of {count} has a forecast yet; the page at / says what each is waiting for"
+        reason = served.problem or (
+            f"no watch of {waiting} has a forecast yet; the page at / says what each is waiting for"
+        )
         return PlainTextResponse(f"Sentinel is not ready: {reason}.\n", 503)
 
     async def status(self, _: Request) -> Response:

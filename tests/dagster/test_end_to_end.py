@@ -1,12 +1,15 @@
-"""A real `dagster dev` over a real Prometheus: it starts cold, ticks, trains, rolls back and backfills."""
+"""A real `dagster dev` over a real Prometheus: it starts cold, ticks, trains, rolls back, backfills, and alerts."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,17 @@ import httpx
 import pytest
 from dagster._core.execution.backfill import BULK_ACTION_TERMINAL_STATUSES
 
+from sentinel_core.alerts import receivers
 from sentinel_core.config import SentinelConfig, WatchConfig
+from sentinel_core.demo.receiver import genuine
+from sentinel_core.incidents import store as incidents
+from sentinel_core.storage import event_store
+from sentinel_core.storage.event_store import LIVE, REPLAY
+from sentinel_core.storage.store import Store
 from sentinel_core.workspace import dagster_home, environment, write_workspace
 from sentinel_dagster.partitions import hour_key
-from tests.dagster.test_assets import events
+from tests.dagster.test_assets import checks, events
+from tests.model_past import acknowledge
 from tests.prometheus_server import PrometheusServer
 
 pytestmark = [
@@ -27,6 +37,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(dagster_graphql|gql|graphql|requests).*"),
 ]
 
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PATIENCE_SECONDS = 180.0
 BACKFILL = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
@@ -61,6 +72,8 @@ def config(own_prometheus: PrometheusServer, tmp_path: Path) -> SentinelConfig:
         artifact_store=str(tmp_path / "store"),
         dagster_port=port,
         settle_delay="1s",
+        monitor_step="1m",
+        alert_networks=["127.0.0.0/8"],
         watches=[
             WatchConfig(metric="process_resident_memory_bytes", **quick),
             WatchConfig(metric="go_threads", **quick),
@@ -91,8 +104,45 @@ def running(config: SentinelConfig) -> Iterator[dg.DagsterInstance]:
                 process.wait()
 
 
-def test_the_loop_runs_by_itself_and_by_hand(config: SentinelConfig, running: dg.DagsterInstance) -> None:
-    """Cold start and ticks need nobody; a person retrains, rolls back, and backfills several hours in one run."""
+@pytest.fixture
+def hook() -> Iterator[tuple[str, list[str]]]:
+    """The URL of a receiver of alerts, and what kinds of them have arrived with a good signature."""
+    arrived: list[str] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if genuine({name.lower(): value for name, value in self.headers.items()}, body, SECRET, time.time()):
+                arrived.append(json.loads(body)["type"])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/", arrived
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def store(config: SentinelConfig, hook: tuple[str, list[str]]) -> Iterator[Store]:
+    """The store, with a receiver, and a model whose scores have moved, of which nothing is drained yet."""
+    with Store.open(config.resolved_sql_url, config.resolved_data_url) as opened:
+        opened.database.migrate()
+        with opened.database.write() as connection:
+            receivers.add(connection, 1, "ops", "webhook", {"url": hook[0], "secret": SECRET}, time.time())
+        acknowledge(opened, config.hour_seconds)
+        yield opened
+
+
+def test_the_loop_runs_by_itself_and_by_hand(
+    config: SentinelConfig, store: Store, hook: tuple[str, list[str]], running: dg.DagsterInstance
+) -> None:
+    """Cold start, ticks and alerts need nobody; a person retrains, rolls back, and backfills hours in one run."""
     from dagster_graphql import DagsterGraphQLClient
 
     slugs = sorted(watch.slug for watch in config.watches)
@@ -133,25 +183,48 @@ def test_the_loop_runs_by_itself_and_by_hand(config: SentinelConfig, running: dg
 
     now = int(time.time())
     hours = [hour_key(now - ago) for ago in (10_800, 7_200, 3_600)]
-    backfill = {
-        "assetSelection": [{"path": [asset]} for asset in ("scraped_windows", "forecasts", "drift_scores")],
-        "partitionNames": hours,
-    }
-    answer = httpx.post(
-        f"http://127.0.0.1:{config.dagster_port}/graphql",
-        json={"query": BACKFILL, "variables": {"params": backfill}},
-        trust_env=False,
-    ).json()
-    backfill_id = answer["data"]["launchPartitionBackfill"]["backfillId"]
 
-    def ended() -> bool:
-        found = running.get_backfill(backfill_id)
-        return found is not None and found.status in BULK_ACTION_TERMINAL_STATUSES
+    def backfill(*assets: str) -> int:
+        """Materialize some hours of some assets; returns how many runs it took."""
+        chosen = {"assetSelection": [{"path": [asset]} for asset in assets], "partitionNames": hours}
+        answer = httpx.post(
+            f"http://127.0.0.1:{config.dagster_port}/graphql",
+            json={"query": BACKFILL, "variables": {"params": chosen}},
+            trust_env=False,
+        ).json()
+        backfill_id = answer["data"]["launchPartitionBackfill"]["backfillId"]
 
-    eventually("the backfill ends", ended)
-    own = running.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
-    assert [run.status for run in own] == [dg.DagsterRunStatus.SUCCESS] * len(own)
-    assert len(own) <= 2  # windows and forecasts together, then the drift of what was forecast
-    for asset in ("scraped_windows", "forecasts", "drift_scores"):
-        assert {event.partition for event in events(running, asset)} >= set(hours)
+        def ended() -> bool:
+            found = running.get_backfill(backfill_id)
+            return found is not None and found.status in BULK_ACTION_TERMINAL_STATUSES
+
+        eventually("the backfill ends", ended)
+        own = running.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))
+        assert [run.status for run in own] == [dg.DagsterRunStatus.SUCCESS] * len(own)
+        for asset in assets:
+            assert {event.partition for event in events(running, asset)} >= set(hours)
+        return len(own)
+
+    # windows and forecasts together, then the drift of what was forecast
+    assert backfill("scraped_windows", "forecasts", "drift_scores") <= 2
     assert not runs("tick", dg.DagsterRunStatus.FAILURE)
+
+    def happened() -> list[str]:
+        return [str(event.metadata["change"].value) for event in events(running, "monitored_models")]
+
+    arrived = hook[1]
+    eventually("the receiver is told", lambda: arrived)
+    assert arrived == ["incident.opened"]
+    assert set(happened()) == {"registered", "baseline", "opened"}
+    assert {event.partition for event in events(running, "monitored_models")} == {"default/fraud"}
+    assert checks(running, "psi_scores", "models_in_production") == (False, "ERROR")
+    before = len(happened())
+    backfill("psi_scores")
+    assert (len(happened()), arrived) == (before, ["incident.opened"])
+    with store.database.read() as connection:
+        assert len(incidents.list_incidents(connection)) == 1
+    now = int(time.time())
+    modes = {mode: len(event_store.read_psi(store, 60, 0, now, mode=mode)["ts"]) for mode in (LIVE, REPLAY)}
+    assert modes[LIVE] > 0
+    assert modes[REPLAY] >= 60
+    assert not runs("monitor", dg.DagsterRunStatus.FAILURE)
