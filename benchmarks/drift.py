@@ -253,16 +253,16 @@ def drifted(
     """
     before = value[(hour >= shift - 4 * WEEK) & (hour < shift)]
     text = value.dtype.kind != "f"
-    codes = np.unique(before, return_inverse=True)[1] + 1.0 if text else before.astype(float)
+    codes = np.unique(before, return_inverse=True)[1] + 1 if text else before.astype(float)
     (bins,) = fit_bins(np.zeros(len(codes), np.int64), codes, [CONFIG.bins])
     assert bins is not None
-    present = ~np.isnan(codes)
-    upper = np.flatnonzero(present)[codes[present] > np.median(codes[present])]
+    present = codes == codes
+    upper = np.flatnonzero(codes > np.median(codes[present]))
     if not len(upper):
         upper = np.flatnonzero(present)
     baseline = np.bincount(bins.index(codes), minlength=WIDTH).astype(float)
 
-    def distance(changed: FloatArray) -> float:
+    def distance(changed: FloatArray | IntArray) -> float:
         return float(psi.psi(baseline, np.bincount(bins.index(changed), minlength=WIDTH).astype(float)))
 
     def solve(change: object, most: float) -> float:

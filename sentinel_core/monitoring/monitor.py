@@ -28,9 +28,9 @@ BoolArray = NDArray[np.bool_]
 WEEK = 7  # days
 HISTORY_DAYS = 42  # as long as counts are kept: the past from which a baseline and natural variation are taken
 SURE = 1e-5  # noise alone brings a warning's PSI with at most this probability
-# Natural variation that lies in one direction (the mean wanders) has the square of a normal variable, whose mean it
-# exceeds this many times about once in a year of daily windows.
-SELDOM = 9.0
+# Natural variation mostly lies in one direction: the mean wanders. PSI is the square of a normal variable then, which
+# exceeds its own mean this many times in less than one of two thousand days.
+SELDOM = 13.0
 # Before a subject has shown how its days differ, this PSI between two of the same weekday is natural; the belief
 # weighs as much as so many days of evidence.
 PRIOR_VARIATION, PRIOR_DAYS = 0.03, 7.0
@@ -157,7 +157,7 @@ def assess(
     PSI at or above `limit` is a warning; the limit is the largest of
     - floor + warn, what the user asked for above what is natural on average;
     - what independent events reach with a probability of 1e-5, times phi;
-    - floor + SELDOM times the part of the floor that is variation between days;
+    - floor + SELDOM times the variance along the direction in which days differ most;
     - floor + UNKNOWN_WEEKDAYS, where a same-weekday baseline has no week to go back to yet.
     """
     filled = (
@@ -311,7 +311,7 @@ def _expected(baseline: FloatArray, current: FloatArray) -> FloatArray:
     n, m = baseline.sum(axis=-1), current.sum(axis=-1)
     with np.errstate(divide="ignore"):
         noise = 1 / n + 1 / m
-    return np.where((n > 0) & (m > 0), psi.degrees(baseline, current) * noise, 0.0)
+    return np.where((n > 0) & (m > 0), psi.degrees(baseline, current) * np.where(np.isinf(noise), 0.0, noise), 0.0)
 
 
 def _judge(
@@ -334,19 +334,22 @@ def _judge(
         phi = (PRIOR_DAYS * prior + found.ratios) / (PRIOR_DAYS + found.evidence)
         scale = 1 / n + 1 / m
     phi = np.where(np.isnan(given_phi), np.maximum(phi, 1.0), given_phi)
-    scale = np.where(judged, scale, 0.0) * phi
+    scale = np.where(judged, scale, 0.0)
     floor = noise * phi
+    wander = scale + floor - noise  # mean square along the direction in which days differ
+    scale = scale * phi
     limit = np.maximum.reduce(
         [
             floor + settings.warn,
             scale * _QUANTILE[freedom.astype(np.int64)],
-            floor + SELDOM * (floor - noise),
+            floor + SELDOM * wander,
             np.where(young, floor + UNKNOWN_WEEKDAYS, 0.0),
         ]
     )
     lower, upper = psi.interval(value, scale, freedom)
     adjusted = np.maximum(value - floor, 0.0)
     warning = judged & (value >= limit)
+    surely = (np.sqrt(adjusted) + 2 * np.sqrt(wander)) ** 2 < np.maximum(settings.warn, SELDOM / 2 * wander)
     state = np.where(warning, np.where(adjusted >= settings.critical, State.CRITICAL, State.WARNING), State.OK)
     state = np.where(judged, state, State.INSUFFICIENT_DATA)
     state = np.where(newest > 0, state, State.NO_DATA)
@@ -367,7 +370,7 @@ def _judge(
         n_baseline=n,
         n_current=m,
         days=size // past.per_day,
-        calm=judged & (adjusted < settings.resolve),
+        calm=judged & (adjusted < settings.resolve) & surely,
         eased=judged & (adjusted < settings.critical * settings.resolve / settings.warn),
         silent=_silent(past, settings),
         baseline_counts=baseline,
