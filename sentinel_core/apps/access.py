@@ -67,7 +67,7 @@ class Access:
         """
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            principal = await self._of_key(text.strip())
+            principal = await self.keyring.recognise(text.strip())
             return None if principal is None else Caller(principal)
         if token := request.cookies.get(self.cookie(request, "session")):
             caller = await run_in_threadpool(self._of_session, token)
@@ -77,24 +77,14 @@ class Access:
                 return caller
         return Caller(LOCAL) if local and self._is_local(request) else None
 
-    async def require(self, request: Request, action: Action, project_id: int | None = None) -> Caller:
-        """For the API: the caller, who may do it; HTTPException 401 or 403 otherwise."""
-        caller = await self.caller(request)
-        if caller is None:
-            raise HTTPException(
-                401,
-                "send a key that is live as `Authorization: Bearer sml_live_…`, or log in; `sentinel keys create NAME "
-                "--scope read` makes a key",
-                {"WWW-Authenticate": "Bearer"},
-            )
-        return _permitted(caller, action, project_id)
-
-    async def require_page(self, request: Request, action: Action = "read", project_id: int | None = None) -> Caller:
-        """For pages: as `require`, but on this machine one may read without a login; who may not is sent to it."""
+    async def require_page(self, request: Request, action: Action = "read") -> Caller:
+        """For pages: the caller, who may do it; HTTPException 403 otherwise, or the way to the login."""
         caller = await self.caller(request, local=True)
-        if caller is None or (caller.principal.kind == "local" and not caller.principal.may(action, project_id)):
+        if caller is None or (caller.principal.kind == "local" and not caller.principal.may(action)):
             raise _login_first(request)
-        return _permitted(caller, action, project_id)
+        if not caller.principal.may(action):
+            raise HTTPException(403, f"{caller.principal.actor} may not do that; an admin can change it")
+        return caller
 
     def cookie(self, request: Request, purpose: str) -> str:
         """The name of a cookie: its own for each port, which cookies know nothing of; bound to the host on TLS."""
@@ -104,13 +94,6 @@ class Access:
     def is_secure(self, request: Request) -> bool:
         """Whether people reach us over TLS, so that cookies may go no other way."""
         return request.url.scheme == "https" or (self.config().external_url or "").startswith("https://")
-
-    async def _of_key(self, text: str) -> Principal | None:
-        principal = self.keyring.authenticate(text)
-        if principal is None:  # it may be younger than what the ring knows
-            await run_in_threadpool(self.keyring.look)
-            principal = self.keyring.authenticate(text)
-        return principal
 
     def _of_session(self, token: str) -> Caller | None:
         now = self.now()
@@ -180,12 +163,6 @@ async def _require_csrf(request: Request, caller: Caller) -> None:
         sent = (await read_form(request)).get("csrf")
     if not sent or not equal(sent, caller.csrf):
         raise HTTPException(403, "this form was not made for your session: load its page again, and repeat the change")
-
-
-def _permitted(caller: Caller, action: Action, project_id: int | None) -> Caller:
-    if not caller.principal.may(action, project_id):
-        raise HTTPException(403, f"{caller.principal.actor} may not do that; an admin can change it")
-    return caller
 
 
 def _login_first(request: Request) -> HTTPException:

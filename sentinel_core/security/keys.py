@@ -4,6 +4,7 @@ The id is public, and finds the row; the rest is compared by a peppered HMAC-SHA
 slow hash, passwords do) and stored nowhere.
 """
 
+import asyncio
 import hmac
 import math
 import re
@@ -32,6 +33,8 @@ MAX_OVERLAP_SECONDS = 90 * 86_400
 STALE_SECONDS = 60.0  # a store that cannot be asked for so long may have revoked any key
 
 _TABLE = schema.api_keys
+_COLUMNS = ("id", "hash", "expires_at", "project_id", "name", "scopes", "events_per_second")
+_RECOGNISED = [_TABLE.c[name] for name in _COLUMNS]
 _ID = re.compile(r"[0-9a-f]{16}")
 _FORM = re.compile(rf"{PREFIX}({_ID.pattern})_([0-9a-f]{{64}})")
 
@@ -200,6 +203,7 @@ class KeyRing:
         self.pepper = pepper
         self._database = store.database
         self._now = now
+        self._rows: Sequence[Any] = ()
         self._known: dict[str, tuple[str, float, Principal]] = {}  # id -> hash, expiry, whose
         self._used: dict[str, float] = {}  # id -> when, not yet written down
         self._looking = threading.Lock()
@@ -225,8 +229,8 @@ class KeyRing:
     def authenticate(self, text: str) -> Principal | None:
         """Whose key this is; None for what is unknown, expired, revoked or no key at all. From RAM (10 µs), any thread.
 
-        Where None comes back, `look` and ask again: the key may be younger than the ring's knowledge.
-        Raises StoreError where the store has not answered for a minute: any key may have been revoked since.
+        It knows no key that another process has just made: see `recognise`. Raises StoreError where the store has not
+        answered for a minute: any key may have been revoked since.
         """
         if time.monotonic() - self._looked_at > STALE_SECONDS:
             raise StoreError(
@@ -240,6 +244,14 @@ class KeyRing:
         if not same or now >= expires_at:
             return None
         self._used[key_id] = now
+        return principal
+
+    async def recognise(self, text: str) -> Principal | None:
+        """As `authenticate`, but a look comes before a refusal: the key may be younger than what the ring knows."""
+        principal = self.authenticate(text)
+        if principal is None:
+            await asyncio.to_thread(self.look)
+            principal = self.authenticate(text)
         return principal
 
     def look(self) -> None:
@@ -257,11 +269,10 @@ class KeyRing:
 
     def _read(self) -> None:
         with self._database.read() as connection:
-            rows = connection.execute(sa.select(_TABLE).where(_TABLE.c.revoked_at.is_(None))).all()
-        self._known = {
-            row.id: (row.hash, math.inf if row.expires_at is None else row.expires_at, _principal(_key(row)))
-            for row in rows
-        }
+            rows = connection.execute(sa.select(*_RECOGNISED).where(_TABLE.c.revoked_at.is_(None))).all()
+        if rows != self._rows:  # mostly it was something else that changed in the store
+            self._rows = rows
+            self._known = {row.id: (row.hash, row.expires_at or math.inf, _principal(row)) for row in rows}
 
     def _follow(self) -> None:
         noted = time.monotonic()
@@ -284,9 +295,9 @@ class KeyRing:
             connection.execute(_TABLE.update().where(mine).values(last_used_at=sa.bindparam("at")), rows)
 
 
-def _principal(key: Key) -> Principal:
-    rate = key.events_per_second
-    return Principal(key.name, "key", key.project_id, scopes=key.scopes, id=key.id, events_per_second=rate)
+def _principal(row: Any) -> Principal:
+    scopes, rate = frozenset(row.scopes.split(",")), row.events_per_second
+    return Principal(row.name, "key", row.project_id, scopes=scopes, id=row.id, events_per_second=rate)
 
 
 # Compared with where there is no such key, so that this takes as long as with one.

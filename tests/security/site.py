@@ -55,7 +55,8 @@ class Site:
             return JSONResponse({"name": caller.principal.name, "kind": caller.principal.kind, "csrf": caller.csrf})
 
         async def api(request: Request) -> Response:
-            return who(await access.require(request, "read" if request.method == "GET" else "operate"))
+            caller = await access.caller(request)
+            return who(caller) if caller else Response(status_code=401)
 
         async def page(request: Request) -> Response:
             return who(await access.require_page(request, "read" if request.method == "GET" else "operate"))

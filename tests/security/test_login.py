@@ -103,10 +103,10 @@ def test_rights_are_those_of_the_moment(site: Site, browser: Browser) -> None:
     """A role that changes and a user who is disabled are noticed with the next request."""
     browser.log_in()
     user_id, csrf = 1, browser.csrf()
-    assert browser.http.post("/api", headers={"x-csrf-token": csrf}).status_code == 200
+    assert browser.http.post("/page", headers={"x-csrf-token": csrf}).status_code == 200
     site.user("ada", "admin")
     site.change(lambda connection: users.set_role(connection, BY, user_id, "viewer", now=1.0))
-    assert browser.http.post("/api", headers={"x-csrf-token": csrf}).status_code == 403
+    assert browser.http.post("/page", headers={"x-csrf-token": csrf}).status_code == 403
     site.change(lambda connection: users.set_disabled(connection, BY, user_id, True, now=1.0))
     assert browser.get("/api").status_code == 401
     site.change(lambda connection: users.set_disabled(connection, BY, user_id, False, now=1.0))

@@ -10,6 +10,7 @@ import pytest
 from sentinel_core.config import SentinelConfig
 from sentinel_core.errors import ConfigError, StoreError
 from sentinel_core.security.secret import Pepper, load_pepper
+from sentinel_core.storage.store import Store
 
 
 @pytest.fixture
@@ -79,3 +80,13 @@ def test_purposes_share_no_digest_and_nothing_shows_the_secret() -> None:
     assert pepper.digest("key", "x") != pepper.digest("login", "x")
     assert "ppp" not in repr(pepper)
     assert len({pepper.mark, Pepper(b"q" * 32).mark}) == 2
+
+
+def test_the_database_is_for_its_owner_only(tmp_path: Path) -> None:
+    """What receivers are sent with lies in it: neither the file nor what SQLite keeps beside it is for others."""
+    with Store.open(f"sqlite:///{tmp_path}/sentinel.db", str(tmp_path / "data")) as store:
+        store.database.migrate()
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("sentinel.db*")}
+    del modes["sentinel.db.gate"]  # is empty
+    assert modes.keys() >= {"sentinel.db", "sentinel.db-wal"}
+    assert set(modes.values()) == {0o600}
