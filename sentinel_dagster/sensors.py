@@ -5,7 +5,7 @@ import dagster as dg
 from sentinel_core.errors import ConfigError
 from sentinel_core.pipeline import Engine
 from sentinel_dagster import jobs
-from sentinel_dagster.partitions import WATCHES
+from sentinel_dagster.partitions import MODELS, WATCHES, model_key
 from sentinel_dagster.resources import EngineResource, ask
 
 QUICK_SECONDS = 5  # the daemon looks no more often
@@ -42,23 +42,30 @@ def actions_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) 
 @dg.sensor(
     minimum_interval_seconds=WATCHES_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Keeps the partitions of the models in step with the configured watches.",
+    description="Keeps partitions in step with the configured watches, and drops those of deleted models.",
 )
 def watches_sensor(context: dg.SensorEvaluationContext, engine: EngineResource) -> dg.SensorResult | dg.SkipReason:
-    """Add a partition for each new watch, delete those of removed ones; their versions and events stay."""
+    """Add a partition for each new watch, delete those of removed ones; their versions and events stay.
+
+    A model in production gets its partition with its first event, see `assets.monitoring`.
+    """
     known = set(context.instance.get_dynamic_partitions(str(WATCHES.name)))
+    known_models = set(context.instance.get_dynamic_partitions(str(MODELS.name)))
     try:
-        if not engine.configuration().watches and not known:
+        if not engine.configuration().watches and not known and not known_models:
             return dg.SkipReason("no watch is configured; add one to sentinel.toml")
     except ConfigError as error:
         return dg.SkipReason(f"the configuration cannot be read: {error}")
     with engine.open() as core:
         active = set(core.sync_watches())
+        gone_models = known_models - {model_key(name) for name in core.model_names()}
     requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
     if active - known:
         requests.append(WATCHES.build_add_request(sorted(active - known)))
     if known - active:
         requests.append(WATCHES.build_delete_request(sorted(known - active)))
+    if gone_models:
+        requests.append(MODELS.build_delete_request(sorted(gone_models)))
     if not requests:
         return dg.SkipReason(f"{len(active)} watches, none new, none removed")
     return dg.SensorResult(dynamic_partitions_requests=requests)

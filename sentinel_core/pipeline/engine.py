@@ -38,6 +38,7 @@ from sentinel_core.pipeline.reports import (
     TrainingReport,
 )
 from sentinel_core.pipeline.status import status
+from sentinel_core.storage import model_store
 from sentinel_core.storage.store import Store
 
 
@@ -157,6 +158,12 @@ class Engine:
     def accept_as_new_normal(self, model_id: int, *, actor: str, reason: str) -> int:
         """See `baselining.accept`."""
         return baselining.accept(self.context, model_id, actor=actor, reason=reason)
+
+    def model_names(self) -> list[str]:
+        """Every model in production, as "<project>/<name>"."""
+        with self.store.database.read() as conn:
+            projects = {one.id: one.name for one in model_store.projects(conn)}
+            return [f"{projects[one.project_id]}/{one.name}" for one in model_store.models(conn)]
 
     def deliver(self) -> DeliveryReport:
         """See `delivering.deliver`."""

@@ -50,6 +50,7 @@ class FakeEngine:
     drained: DrainReport = field(default_factory=lambda: DrainReport(0, 0, 0, 0, ()))
     evaluated: EvaluationReport = field(default_factory=lambda: EvaluationReport(()))
     owed: bool = False
+    models: list[str] = field(default_factory=list)
     versions: dict[str, list[int]] = field(default_factory=dict)
     pinned: set[str] = field(default_factory=set)
 
@@ -167,6 +168,9 @@ class FakeEngine:
     def evaluate(self, start: int | None = None, end: int | None = None, *, mode: str = "live") -> EvaluationReport:
         self._note("evaluate", start=start, end=end, mode=mode)
         return self.evaluated
+
+    def model_names(self) -> list[str]:
+        return self.models
 
     def deliveries_due(self) -> bool:
         return self.owed

@@ -58,6 +58,16 @@ def test_watches_become_partitions_and_leave(
     assert data.skip_message == "2 watches, none new, none removed"
 
 
+def test_a_deleted_model_loses_its_partition(
+    defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine, engine: FakeEngineResource
+) -> None:
+    """Models register themselves and are deleted by people; one that is there keeps its partition."""
+    fake.config, fake.models = SentinelConfig(), ["default/fraud"]
+    instance.add_dynamic_partitions("models", ["default/fraud", "default/gone"])
+    [deleted] = evaluate(defs, instance, engine, "watches_sensor").dynamic_partitions_requests or []
+    assert (deleted.partitions_def_name, list(deleted.partition_keys)) == ("models", ["default/gone"])
+
+
 def test_the_last_watch_leaves_too(
     defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine, engine: FakeEngineResource
 ) -> None:
