@@ -104,6 +104,10 @@ def test_severity_goes_down_only_after_a_day_clearly_below() -> None:
     assert walk(condition("critical"), *below[:-1])[0].severity == "critical"
     incident, went = walk(condition("critical"), *below)
     assert (incident.state, incident.severity, went[-1]) == ("open", "warn", "downgraded")
+    broken = [*below[:-1], condition("warning", 24), condition("warning", 25, eased=True)]
+    assert walk(condition("critical"), *broken)[0].severity == "critical"
+    incident, _ = walk(condition("critical"), "acknowledge", *below)
+    assert (incident.state, incident.severity) == ("acknowledged", "warn")
 
 
 def test_a_recurrence_within_a_day_reopens() -> None:
