@@ -196,17 +196,16 @@ class Simulation:
         if self.status is not None and self.status.active:
             return
         days = (hour - self.first) // DAY
-        if self.bins is not None and not monitor.refit_due(np.array([days]), np.array([self.fitted_days]))[0]:
+        if not monitor.refit_due(np.array([days]), np.array([self.fitted_days]))[0]:
             return
         start, end = np.searchsorted(self.hour, [hour - REACH, hour])
-        value, at = self.value[start:end], self.hour[start:end]
-        if self.bins is None and end - start < CONFIG.min_samples:
+        if self.bins is None and end < CONFIG.min_samples:
             return
+        value, at = self.value[start:end], self.hour[start:end]
         for first, last in self.spans:
             keep = (at < first) | (at >= last)
             value, at = value[keep], at[keep]
-        recent = at >= hour - 4 * WEEK
-        (bins,) = fit_bins(np.zeros(int(recent.sum()), np.int64), value[recent], [CONFIG.bins])
+        (bins,) = fit_bins(np.zeros(len(value), np.int64), value, [CONFIG.bins])
         if bins is None:
             return
         self.bins, self.fitted_days = bins, days

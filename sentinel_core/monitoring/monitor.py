@@ -30,10 +30,10 @@ HISTORY_DAYS = 42  # as long as counts are kept: the past from which a baseline 
 SURE = 1e-5  # noise alone brings a warning's PSI with at most this probability
 # Natural variation mostly lies in one direction: the mean wanders. PSI is the square of a normal variable then, which
 # exceeds its own mean this many times in less than one of two thousand days.
-SELDOM = 13.0
-# Before a subject has shown how its days differ, this PSI between two of the same weekday is natural; the belief
-# weighs as much as so many days of evidence.
-PRIOR_VARIATION, PRIOR_DAYS = 0.03, 7.0
+SELDOM = 14.0
+# Before a subject has shown how its days differ, this PSI between two of the same weekday is natural. The belief weighs
+# as much as so many days of evidence, and fades as they come: half of it after as many, a fifth after six weeks.
+PRIOR_VARIATION, PRIOR_DAYS = 0.03, 10.0
 # In the first week weekdays are unknown: a Saturday may differ from the days before by as much as two standard
 # deviations' worth of PSI, and nothing tells that from drift.
 UNKNOWN_WEEKDAYS = 2.0
@@ -331,7 +331,8 @@ def _judge(
     value, freedom, noise = psi.psi(baseline, current), psi.degrees(baseline, current), _expected(baseline, current)
     with np.errstate(divide="ignore", invalid="ignore"):
         prior = 1 + np.where(noise > 0, PRIOR_VARIATION / noise, 0.0)
-        phi = (PRIOR_DAYS * prior + found.ratios) / (PRIOR_DAYS + found.evidence)
+        weight = PRIOR_DAYS**2 / (PRIOR_DAYS + found.evidence)
+        phi = (weight * prior + found.ratios) / (weight + found.evidence)
         scale = 1 / n + 1 / m
     phi = np.where(np.isnan(given_phi), np.maximum(phi, 1.0), given_phi)
     scale = np.where(judged, scale, 0.0)
