@@ -1,6 +1,6 @@
 """Keys, users, projects, and the audit of every change."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
 from pydantic import Field, StringConstraints
@@ -51,7 +51,7 @@ class Key(Answer):
     project_id: int
     name: str
     scopes: list[Scope]
-    state: str = Field(description="live, expired or revoked")
+    state: Literal["live", "expired", "revoked"]
     events_per_second: float | None = Field(description="null: the configuration's")
     created_by: str
     created_at: Moment

@@ -68,6 +68,7 @@ def create_api(services: Services) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     for router in ROUTERS:
         api.include_router(router)

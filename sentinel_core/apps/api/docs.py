@@ -1,16 +1,26 @@
 """GET /v1/docs: the OpenAPI document as a page one can read, print and link into; no script, nothing foreign."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
 JSON = "application/json"
 METHODS = ("get", "post", "put", "patch", "delete")
 _MAX_DEPTH = 4  # of examples; a schema may hold itself
+
+_NEEDED = {  # permissions, in the words of keys and roles
+    "ingest": "a key with scope ingest",
+    "read": "scope read, or role viewer",
+    "operate": "scope admin, or role operator",
+    "administer": "scope admin, or role admin",
+    "govern": "role admin in every project",
+}
 
 Schema = Mapping[str, Any]
 
@@ -54,9 +64,10 @@ class Operation:
     path: str
     summary: str
     description: str
-    permission: str | None
+    needs: str
     parameters: tuple[Field, ...]
     body: tuple[tuple[str, Type], ...]  # media type and schema
+    members: tuple[Field, ...]  # of the body
     replies: tuple[Reply, ...]
     curl: str
     answer: str | None  # an example of what the good reply holds
@@ -75,6 +86,7 @@ class Docs:
         environment = jinja2.Environment(
             loader=jinja2.PackageLoader("sentinel_core.apps"), autoescape=True, trim_blocks=True, lstrip_blocks=True
         )
+        environment.filters["prose"] = prose
         tags = {tag["name"]: tag.get("description", "") for tag in self._document.get("tags", ())}
         groups: dict[str, list[Operation]] = {tag: [] for tag in tags}
         for tag, operation in self._operations():
@@ -108,9 +120,10 @@ class Docs:
             path=path,
             summary=operation.get("summary", ""),
             description=operation.get("description", ""),
-            permission=operation.get("x-permission"),
+            needs=_NEEDED[operation["x-permission"]],
             parameters=tuple(self._parameter(one) for one in operation.get("parameters", ())),
             body=tuple((media, self.type_of(content["schema"])) for media, content in body.items()),
+            members=tuple(self._members(body[JSON]["schema"])) if JSON in body else (),
             replies=tuple(self._reply(status, reply) for status, reply in operation["responses"].items()),
             curl=self._curl(path, method, operation),
             answer=_pretty(self.example(answered)) if answered else None,
@@ -137,6 +150,12 @@ class Docs:
         )
 
     def _members(self, schema: Schema) -> Iterator[Field]:
+        """The members of an object, of the items of an array, or of the first option that has any."""
+        if "$ref" in schema:
+            schema = self._schemas[schema["$ref"].rpartition("/")[2]]
+        for inner in (*schema.get("anyOf", ()), schema.get("items")):
+            if inner:
+                yield from self._members(inner)
         required = schema.get("required", ())
         for name, member in schema.get("properties", {}).items():
             yield Field(name, self.type_of(member), name in required, member.get("description", ""), _limits(member))
@@ -207,6 +226,15 @@ class Docs:
             text = json.dumps(value, indent=2, ensure_ascii=False).replace("'", "'\\''")
             lines += [f"-H 'Content-Type: {JSON}'", f"-d '{text}'"]
         return " \\\n  ".join(lines)
+
+
+def prose(text: str) -> Markup:
+    """A sentence of the document with its `code` as such.
+
+    >>> prose("send `next` & go on")
+    Markup('send <code>next</code> &amp; go on')
+    """
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _pretty(value: Any) -> str:
