@@ -75,7 +75,7 @@ def test_init_writes_a_file_that_is_valid_and_shows_every_setting() -> None:
     text = Path("sentinel.toml").read_text()
     config = load_config()
     assert [watch.metric for watch in config.watches] == ["scrape_duration_seconds"]
-    for section in (SentinelConfig, WatchConfig, type(config.auth)):
+    for section in (SentinelConfig, WatchConfig, type(config.auth), type(config.monitoring)):
         for name in section.__dataclass_fields__:
             assert name in text, f"{name} is missing in the template"
     for model in ("LinearTrendModel", "ExponentialSmoothingModel", "ARIMAModel", "SGDRegressorModel"):
