@@ -179,7 +179,7 @@ def assess(
         for row in np.flatnonzero(~np.isnan(frozen.profile).all(axis=(1, 2))):
             found.baseline[row] = _at_phase(frozen.profile[row, :, :used], frozen.blocks[row], int(size[row]))
             young[row] = False
-    return _judge(past, size, settings, found, young, given_phi)
+    return _judge(past, size, settings, found, young, given_phi, blocks.shape[2])
 
 
 def profile(
@@ -321,6 +321,7 @@ def _judge(
     found: _Found,
     young: BoolArray,
     given_phi: FloatArray,
+    width: int,
 ) -> Verdicts:
     rows = np.arange(len(size))
     current = past.total[rows, np.minimum(size, past.depth)]
@@ -374,8 +375,8 @@ def _judge(
         calm=judged & (adjusted < settings.resolve) & surely,
         eased=judged & (adjusted < settings.critical * settings.resolve / settings.warn),
         silent=_silent(past, settings),
-        baseline_counts=baseline,
-        current_counts=current,
+        baseline_counts=np.pad(baseline, ((0, 0), (0, width - baseline.shape[1]))),
+        current_counts=np.pad(current, ((0, 0), (0, width - current.shape[1]))),
     )
 
 
