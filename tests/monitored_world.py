@@ -51,6 +51,13 @@ class MonitoredWorld:
         store.database.migrate()
         return Engine(Context(config, store, self.clock))
 
+    def grow_up(self, **events: Any) -> None:
+        """Give a model five weeks of history, and evaluate it once."""
+        self.send(**{"t0": START - 35 * DAY, "t1": START, **events})
+        self.engine.drain()
+        self.clock.now = START + 60.0
+        self.live(1)
+
     def model(self, name: str = "fraud", project_id: int = 1) -> int:
         """The id of a model, registered where it is new."""
         with self.store.database.write() as conn:
@@ -62,7 +69,7 @@ class MonitoredWorld:
         *,
         t0: float,
         t1: float,
-        rate: float = 200.0,
+        rate: float = 100.0,
         mean: float = 0.0,
         scores: NDArray[np.float64] | None = None,
         numbers: NDArray[np.float64] | None = None,
@@ -95,16 +102,28 @@ class MonitoredWorld:
             event_log.append(conn, self.clock(), len(columns), encode(columns))
 
     def live(self, hours: int, name: str = "fraud", **events: Any) -> list[EvaluationReport]:
-        """Let hours pass, each with its events, drained and evaluated a minute after its end."""
+        """Let hours pass with their events; a week at a time is drained, and its hours are evaluated in order."""
         reports = []
-        for _ in range(hours):
-            begin = int(self.clock.now) // HOUR * HOUR
+        while hours:
+            some, begin = min(hours, 7 * 24), int(self.clock.now) // HOUR * HOUR
             if events.get("rate", 1.0):
-                self.send(name, t0=begin, t1=begin + HOUR, **events)
-            self.clock.now = begin + HOUR + 60.0
+                self.send(name, t0=begin, t1=begin + some * HOUR, **events)
+            self.clock.now = begin + some * HOUR + 60.0
             self.engine.drain()
             reports.append(self.engine.evaluate())
+            hours -= some
         return reports
+
+    def skip(self, hours: int, **events: Any) -> None:
+        """Let hours pass with their events that nobody evaluates, which costs a test nothing."""
+        begin = int(self.clock.now) // HOUR * HOUR
+        self.clock.now = begin + hours * HOUR + 60.0
+        with self.store.database.write() as conn:
+            model_store.advance(conn, model_store.progress(conn), begin + hours * HOUR)
+        self.send(t0=begin, t1=begin + hours * HOUR, **events)
+        self.engine.drain()
+        with self.store.database.write() as conn:
+            model_store.clear_late_hours(conn, model_store.late_hours(conn))
 
     def incidents(self) -> list[Incident]:
         """Every incident, oldest first."""

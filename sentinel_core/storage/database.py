@@ -187,10 +187,13 @@ class Database:
         """
         if not self.is_sqlite:
             return
-        with self._translated(), self._gate(), self.engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-            connection.exec_driver_sql("vacuum")
-            connection.exec_driver_sql("pragma wal_checkpoint(truncate)").fetchall()
+        with self._gate(), suppress(sqlite3.OperationalError):  # a busy reader: what it sees goes with the next one
+            connection = self.engine.raw_connection()
+            try:
+                for statement in ("vacuum", "pragma wal_checkpoint(truncate)"):
+                    connection.cursor().execute(statement).fetchall()
+            finally:
+                connection.close()
 
     # -- schema ----------------------------------------------------------------------------------------------------
 
