@@ -306,7 +306,8 @@ def _history(store: Store, model_id: int, story: Story) -> None:
     output = ("score", "number", "label").index(story.output)
     columns = {
         "model": np.full(n, model_id), "output": np.full(n, output), "ts": hours, "baseline": np.ones(n),
-        "days": np.ones(n), "psi": values + floor, "adjusted": values, "lower": 0.8 * values, "upper": 1.2 * values + 0.01,
+        "days": np.ones(n), "psi": values + floor, "adjusted": values, "lower": 0.8 * values,
+        "upper": 1.2 * values + 0.01,
         "floor": floor,
         "limit": np.full(n, 0.02), "p": np.full(n, 0.1), "ratio": np.ones(n),
         "n_baseline": np.full(n, 168.0 * story.events),

@@ -95,7 +95,7 @@ function draw(figure) {
 }
 
 function redraw() {
-  for (const [figure, plot] of plots) {
+  for (const [figure, plot] of [...plots]) {
     plot.destroy();
     plots.delete(figure);
     if (figure.isConnected) draw(figure);

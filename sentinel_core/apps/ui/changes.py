@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from sentinel_core.apps.services import Services
+from sentinel_core.emitter.snapshot import Snapshot
 
 LOOK_SECONDS = 0.5
 REST_SECONDS = 3.0  # a page fetches itself anew at most so often
@@ -33,12 +34,12 @@ class Changes:
         self._open += 1
         try:
             yield "retry: 2000\n\n"
-            seen, quiet, rest = self._live.served.snapshot.watches, 0.0, 0.0
+            seen, quiet, rest = self._live.served.snapshot, 0.0, 0.0
             while not self._live.ending:
                 await asyncio.sleep(LOOK_SECONDS)
                 quiet, rest = quiet + LOOK_SECONDS, rest - LOOK_SECONDS
-                newest = self._live.served.snapshot.watches  # another object whenever the store has changed
-                if newest is not seen and rest <= 0:
+                newest = self._live.served.snapshot
+                if rest <= 0 and _differs(newest, seen):
                     seen, quiet, rest = newest, 0.0, REST_SECONDS
                     yield "event: change\ndata: .\n\n"
                 elif quiet >= QUIET_SECONDS:
@@ -46,3 +47,12 @@ class Changes:
                     yield ": still here\n\n"
         finally:
             self._open -= 1
+
+
+def _differs(one: Snapshot, other: Snapshot) -> bool:
+    """Whether two snapshots show different things: their parts are the same objects where nothing has changed.
+
+    Events that wait for their drain are left out: under a stream of them every page would ask all the time.
+    """
+    same = one.watches is other.watches and one.production is other.production
+    return not same or one.waiting.deliveries != other.waiting.deliveries

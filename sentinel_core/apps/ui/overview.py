@@ -31,7 +31,7 @@ from sentinel_core.windows import Window
 
 ROWS = 50
 INCIDENTS = 8  # on this page; the others are a click away
-SPARK_HOURS = 168  # of PSI
+SPARK_HOURS, SPARK_STEP_HOURS = 168, 3  # of PSI: a point is the highest of three
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,7 @@ def overview(visit: Visit) -> Response:
         "overview.html",
         section="Overview",
         live="#summary,#incidents,#fleet",
+        origin=config.public_url,
         problem=f"The store cannot be read: {problem}. This page shows what was read last." if problem else None,
         summary=_summary(models, watches, now),
         worst=rows[0].condition if rows else None,
@@ -185,26 +186,23 @@ def _matches(row: Row, asked: Mapping[str, str]) -> bool:
 
 def _psi_sparks(store: Store, config: SentinelConfig, rows: Sequence[Row]) -> dict[str, Spark]:
     """The last week's PSI of the models among some rows, each its worst output; one reading for all of them."""
-    views = {row.view.model.id: row for row in rows if isinstance(row.view, ModelView) and row.view.hour is not None}
-    if not views:
+    views = {view.model.id: view for row in rows if isinstance(view := row.view, ModelView)}
+    end = max((view.hour or 0 for view in views.values()), default=0)
+    if not end:
         return {}
-    end = max(row.view.hour or 0 for row in views.values() if isinstance(row.view, ModelView))
     start = end - SPARK_HOURS * config.hour_seconds
     psi = event_store.read_psi(store, config.hour_seconds, start, end, model_ids=set(views))
     sparks = {}
-    for model_id, row in views.items():
+    for model_id, view in views.items():
         mine = psi["model"] == model_id
-        hours, values = psi["ts"][mine], psi["adjusted"][mine]
-        times, at = np.unique(hours, return_inverse=True)
-        highest = np.full(len(times), np.nan)
-        np.fmax.at(highest, at, values)
+        stretch = (psi["ts"][mine] - start) // (SPARK_STEP_HOURS * config.hour_seconds)
+        steps, at = np.unique(stretch, return_inverse=True)
+        highest = np.full(len(steps), np.nan)
+        np.fmax.at(highest, at, psi["adjusted"][mine])
         if np.isfinite(highest).any():
-            assert isinstance(row.view, ModelView)
-            warn = row.view.settings.warn
-            top = max(1.5 * warn, float(np.nanmax(highest)))
-            sparks[row.href] = Spark(
-                sparkline(times, highest, start, end, 0.0, top), level=spark_height(warn, 0.0, top)
-            )
+            top = max(1.5 * view.settings.warn, float(np.nanmax(highest)))
+            path = sparkline(steps, highest, 0, SPARK_HOURS // SPARK_STEP_HOURS, 0.0, top)
+            sparks[f"/models/{model_id}"] = Spark(path, level=spark_height(view.settings.warn, 0.0, top))
     return sparks
 
 

@@ -1,5 +1,7 @@
 """/settings: keys, receivers, users, projects and the audit; each a page with its forms."""
 
+import base64
+import secrets
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote as quote_url
@@ -136,6 +138,7 @@ def list_receivers(
         projects=projects,
         names={one.id: one.name for one in projects},
         outcome=outcome,
+        secret="whsec_" + base64.b64encode(secrets.token_bytes(24)).decode(),  # a suggestion
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sentinel_core.apps.conditions import condition, sentence
+from sentinel_core.apps.ui.conditions import condition, sentence
 from sentinel_core.config import WatchConfig
 from sentinel_core.emitter.snapshot import UNSEEN, Forecasts, WatchView
 from sentinel_core.series import Series
