@@ -6,8 +6,9 @@ the store cannot be read, the last snapshot goes on being served, and its age is
 
 import asyncio
 import logging
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -35,6 +36,7 @@ POLL_SECONDS = 0.5
 REST_FACTOR = 9  # a look that takes long is followed by a rest: at most a tenth of a core
 STATE_SECONDS = 5.0  # the ages among the self-metrics move even when the store does not
 _EMPTY = Section.of()
+_PROJECT = re.compile(rb'^[^#].*?[{,]project="((?:[^"\\]|\\.)*)"')
 
 
 @dataclass(frozen=True)
@@ -132,15 +134,17 @@ class Live:
         self._metrics.snapshot_time.set(snapshot.read_at or 0)
         self.served = Served(snapshot, forecasts, state, production, rendered_at, problem)
 
-    def metrics(self, request: Request) -> Response:
-        """GET /metrics."""
+    def metrics(self, request: Request, projects: Collection[str] | None = None) -> Response:
+        """GET /metrics; of models in production those of `projects`, or all (None)."""
         kind = content_type(request.headers.get("accept", ""))
         own = encode(self._metrics.registry, kind) + (OPENMETRICS_END if kind == OPENMETRICS else b"")
         served = self.served
         self._formats.add(kind)
         state = served.state.get(kind) or _state(served.snapshot, self._now(), kind)
         production = served.production.get(kind) or _production(served.snapshot, kind)
-        sections = (served.forecasts, production, state, Section.of(own))
+        sections = [served.forecasts, production, state, Section.of(own)]
+        if projects is not None:
+            sections[1:] = [_of_projects(section, projects) for section in sections[1:]]
         headers = {"content-type": kind, "vary": "Accept, Accept-Encoding", "cache-control": "no-store"}
         if accepts_gzip(request.headers.get("accept-encoding", "")):
             return Response(gzip_of(sections), headers=headers | {"content-encoding": "gzip"})
@@ -150,6 +154,14 @@ class Live:
 def _same(some: Sequence[Forecasts], others: Sequence[Forecasts]) -> bool:
     """Whether two snapshots share every forecast: then the lines are the same too."""
     return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
+
+
+def _of_projects(section: Section, projects: Collection[str]) -> Section:
+    """Without the lines of other projects."""
+    # a quote inside of another label's value is escaped, so that this finds the label and nothing else
+    allowed = {name.replace("\\", "\\\\").replace('"', '\\"').encode() for name in projects}
+    lines = ((line, _PROJECT.search(line)) for line in b"".join(section.pieces).split(b"\n"))
+    return Section.of(b"\n".join(line for line, found in lines if found is None or found[1] in allowed))
 
 
 def _state(snapshot: Snapshot, now: float, kind: str) -> Section:

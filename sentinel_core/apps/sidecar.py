@@ -40,6 +40,7 @@ from sentinel_core.errors import ConfigError, SentinelError, ServiceError, Store
 from sentinel_core.security.keys import KeyRing
 from sentinel_core.security.passwords import Passwords
 from sentinel_core.security.secret import Pepper, load_pepper
+from sentinel_core.storage import model_store
 from sentinel_core.storage.store import Store
 
 Status = Callable[[SentinelConfig], Mapping[str, Any]]
@@ -76,7 +77,7 @@ def create_app(
     routes = [
         *events.routes(sidecar.services),
         Mount(PREFIX, create_api(sidecar.services)),
-        Route("/metrics", sidecar.live.metrics),
+        Route("/metrics", sidecar.metrics_page),
         Route("/-/healthy", sidecar.healthy),
         Route("/-/ready", sidecar.ready),
         Route("/-/reload", sidecar.reload, methods=["POST", "PUT"]),
@@ -155,6 +156,32 @@ class _Sidecar:
             f"no watch of {waiting} has a forecast yet; the page at / says what each is waiting for"
         )
         return PlainTextResponse(f"Sentinel is not ready: {reason}.\n", 503)
+
+    async def metrics_page(self, request: Request) -> Response:
+        """GET /metrics: off this machine the models of a project are shown to its keys, and to who may see it."""
+        projects: set[str] | None = None
+        if not self.services.private:
+            try:
+                projects = await self._projects(request)
+            except StoreError as error:
+                return _problem(503, "unavailable", str(error))
+        return self.live.metrics(request, projects)
+
+    async def _projects(self, request: Request) -> set[str] | None:
+        """The names of the projects that a caller may read; None: all."""
+        caller = await self.services.access.caller(request)
+        if caller is None or not caller.principal.may("read"):
+            return set()
+        project_id = caller.principal.project_id
+        if project_id is None:
+            return None
+
+        def name() -> set[str]:
+            with self.services.store.database.read() as conn:
+                project = model_store.project(conn, project_id)
+            return {project.name} if project else set()
+
+        return await run_in_threadpool(name)
 
     async def status(self, _: Request) -> Response:
         """GET /status.json: the status of every watch, as `Sentinel.status()` returns it."""

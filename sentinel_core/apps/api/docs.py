@@ -245,7 +245,7 @@ def _limits(schema: Schema) -> str:
     """What bounds a value, as `1 … 1000` or `at most 64 characters`, and what it is by default.
 
     >>> _limits({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100})
-    '1 … 1000; default 100'
+    '1 … 1,000; default 100'
     """
     options = [schema, *schema.get("anyOf", ())]
     found = []
@@ -253,7 +253,7 @@ def _limits(schema: Schema) -> str:
         least = one.get("minimum", one.get("exclusiveMinimum"))
         most = one.get("maximum", one.get("exclusiveMaximum"))
         if least is not None or most is not None:
-            found.append(f"{'' if least is None else f'{least:g} '}…{'' if most is None else f' {most:g}'}")
+            found.append(f"{'' if least is None else f'{least:,} '}…{'' if most is None else f' {most:,}'}")
         if "maxLength" in one:
             found.append(f"at most {one['maxLength']} characters")
         if "maxItems" in one:
