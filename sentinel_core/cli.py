@@ -146,7 +146,7 @@ def _status(arguments: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2))
         return 0
     if not found:
-        print("No watch is configured.")
+        print("No watch is configured; `sentinel models list` shows the models in production.")
     for selector, watch in found.items():
         serving = "nothing serves yet" if watch["active_version"] is None else f"{watch['active_version']} serves"
         held = ", held by a rollback" if watch["pinned"] else ""
