@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test check bench debian format clean
+.PHONY: run test check bench bench-drift debian format clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed  ## the product with a demo: Dagster on 3000, the sidecar on 8080
@@ -24,6 +24,9 @@ check: $(VENV)/developed debian  ## lint, format, types, import contract, doc ex
 
 bench: $(VENV)/developed  ## speed beside the peers, as ratios
 	$(BIN)/python -m benchmarks
+
+bench-drift: $(VENV)/developed  ## false incidents in simulated years; BENCH_DRIFT="--quick" or "--generator module:function"
+	$(BIN)/python -m benchmarks.drift $(BENCH_DRIFT)
 
 format: $(VENV)/developed
 	$(BIN)/ruff format .

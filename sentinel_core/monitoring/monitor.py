@@ -30,7 +30,7 @@ HISTORY_DAYS = 42  # as long as counts are kept: the past from which a baseline 
 SURE = 1e-5  # noise alone brings a warning's PSI with at most this probability
 # Natural variation mostly lies in one direction: the mean wanders. PSI is the square of a normal variable then, which
 # exceeds its own mean this many times in less than one of two thousand days.
-SELDOM = 14.0
+SELDOM = 13.0
 # Before a subject has shown how its days differ, this PSI between two of the same weekday is natural. The belief weighs
 # as much as so many days of evidence, and fades as they come: half of it after as many, a fifth after six weeks.
 PRIOR_VARIATION, PRIOR_DAYS = 0.03, 10.0
@@ -167,7 +167,7 @@ def assess(
     past = _Past(blocks[:, :, :used], per_day, history, excluded)
     size = _sizes(past, settings)
     subjects = len(blocks)
-    found = _Found(np.zeros((subjects, used)), np.zeros(subjects), np.zeros(subjects))
+    found = _Found(np.zeros((subjects, used)), np.zeros(subjects), np.zeros(subjects), np.zeros(subjects))
     _compare(past, size, np.full(subjects, WEEK * per_day), settings.weeks, settings.same_weekday, found)
     young = settings.same_weekday & (found.baseline.sum(axis=1) == 0)
     step = np.maximum(size, per_day)
@@ -229,11 +229,12 @@ def _at_phase(profile: FloatArray, blocks: float, size: int) -> FloatArray:
 
 @dataclass(frozen=True)
 class _Found:
-    """What comparing windows of the past has found, filled row by row: [S, W], [S], [S]."""
+    """What comparing windows of the past has found, filled row by row: [S, W], [S], …"""
 
     baseline: FloatArray
-    ratios: FloatArray  # sum over past windows of PSI / what independent events bring on average
-    evidence: FloatArray  # days' worth of windows in that sum
+    ratio: FloatArray  # mean over past windows of PSI / what independent events bring on average
+    spread: FloatArray  # its variance over them
+    evidence: FloatArray  # days' worth of windows
 
 
 class _Past:
@@ -302,8 +303,11 @@ def _compare(past: _Past, size: IntArray, step: IntArray, wanted: IntArray, chos
         expected = _expected(baseline, current)
         natural &= expected > 0
         ratio = psi.psi(baseline, current) / np.where(natural, expected, 1.0)
-        found.ratios[rows] = np.where(natural, ratio, 0.0).sum(axis=1) / max(length, past.per_day)
-        found.evidence[rows] = natural.sum(axis=1) / max(length, past.per_day)
+        windows = natural.sum(axis=1)
+        mean = np.where(natural, ratio, 0.0).sum(axis=1) / np.maximum(windows, 1)
+        found.ratio[rows] = mean
+        found.spread[rows] = np.where(natural, (ratio - mean[:, None]) ** 2, 0.0).sum(axis=1) / np.maximum(windows, 1)
+        found.evidence[rows] = windows / max(length, past.per_day)
 
 
 def _expected(baseline: FloatArray, current: FloatArray) -> FloatArray:
@@ -332,13 +336,15 @@ def _judge(
     value, freedom, noise = psi.psi(baseline, current), psi.degrees(baseline, current), _expected(baseline, current)
     with np.errstate(divide="ignore", invalid="ignore"):
         prior = 1 + np.where(noise > 0, PRIOR_VARIATION / noise, 0.0)
-        weight = PRIOR_DAYS**2 / (PRIOR_DAYS + found.evidence)
-        phi = (weight * prior + found.ratios) / (weight + found.evidence)
-        scale = 1 / n + 1 / m
-    phi = np.where(np.isnan(given_phi), np.maximum(phi, 1.0), given_phi)
-    scale = np.where(judged, scale, 0.0)
+        scale = np.where(judged, 1 / n + 1 / m, 0.0)
+        least = 2 / np.maximum(freedom, 1)  # what chi-squared varies by
+    weight = PRIOR_DAYS**2 / (PRIOR_DAYS + found.evidence)
+    days = weight + found.evidence
+    phi = np.maximum((weight * prior + found.evidence * found.ratio) / days, 1.0)
+    unsure = np.where(np.isnan(given_phi), np.sqrt(np.maximum(found.spread, least) / days), 0.0)
+    phi = np.where(np.isnan(given_phi), phi, given_phi)
     floor = noise * phi
-    wander = scale + floor - noise  # mean square along the direction in which days differ
+    wander = scale + noise * (phi + unsure - 1)  # mean square along the direction in which days differ, at worst
     scale = scale * phi
     limit = np.maximum.reduce(
         [

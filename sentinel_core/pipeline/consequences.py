@@ -47,8 +47,11 @@ def follow(
             found.append(step(conn, drift, incident, _drift(one, incident, hour, hour_seconds), now, hour_seconds))
         silence = Subject(one.judged.model.project_id, "silence", one.judged.model.name, model_id=one.judged.model.id)
         incident = current.get(silence.key)
-        silent = one.assessment.silent and one.judged.settings.silence
-        if silent or (incident is not None and incident.active):
+        lasts = incident is not None and incident.active
+        # a silence of weeks is in the baseline too, and no less a silence
+        silent = one.assessment.silent or (lasts and one.assessment.state == State.NO_DATA)
+        silent = silent and one.judged.settings.silence
+        if silent or lasts:
             found.append(step(conn, silence, incident, _silence(one, silent, hour, hour_seconds), now, hour_seconds))
     return [one for one in found if one is not None]
 
