@@ -1,5 +1,6 @@
 """README and CONTRIBUTING say what is: their code runs, their commands parse, and their tables are the code's own."""
 
+import asyncio
 import importlib.util
 import json
 import re
@@ -7,25 +8,34 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
+import numpy as np
 import pytest
 import yaml
 from joblib.externals.loky import get_reusable_executor
 
+from benchmarks.drift import Simulation
 from sentinel_core import Sentinel, cli
+from sentinel_core.alerts.receivers import KINDS, webhook
 from sentinel_core.apps.event_writer import EventMetrics
 from sentinel_core.apps.sidecar import create_app
-from sentinel_core.config import AuthConfig, SentinelConfig, WatchConfig
+from sentinel_core.client import Client
+from sentinel_core.config import AuthConfig, MonitorConfig, SentinelConfig, WatchConfig
 from sentinel_core.emitter.production import Production
 from sentinel_core.emitter.self_metrics import COUNTED, ProductionCollector, SidecarMetrics, SnapshotCollector
 from sentinel_core.emitter.snapshot import Snapshot
 from sentinel_core.models.catalogue import BUILT_INS
+from sentinel_core.monitoring import events
+from sentinel_core.security.principals import SCOPES
 from sentinel_core.storage.store import Store
 from sentinel_dagster.definitions import build_defs
 
@@ -76,9 +86,11 @@ def code(cell: str) -> list[str]:
 
 @pytest.fixture
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[SentinelConfig]]:
-    """An empty working folder; `Sentinel.start` only notes what it would start."""
+    """An empty working folder; `Sentinel.start` only notes what it would start, and no event is sent."""
     configurations: list[SentinelConfig] = []
     monkeypatch.setattr(Sentinel, "start", lambda self, **_: configurations.append(self.config))
+    monkeypatch.setenv("SENTINEL_KEY", f"sml_live_{'0' * 16}_{'0' * 64}")
+    monkeypatch.setattr(Client, "send", _encoded)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     get_reusable_executor(max_workers=2).shutdown(kill_workers=True)  # new ones find the modules of this folder
@@ -86,6 +98,20 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Se
     get_reusable_executor(max_workers=2).shutdown(kill_workers=True)
     for name in [path.stem for path in tmp_path.glob("*.py")]:
         sys.modules.pop(name, None)
+
+
+def _encoded(client: Client, model_id: str, **event: Any) -> None:
+    """Instead of `Client.send`: whether Sentinel would take it."""
+    assert not client._unusable
+    body = {"model_id": model_id, "event_time": "2026-01-01T00:00:00Z", **event}
+    _accepted(json.dumps(body), now=1_767_225_600.0)
+
+
+def _accepted(body: str, now: float) -> None:
+    found = events.read(body.encode(), "event", now, events.Digest(b"secret"))
+    assert isinstance(found, events.Submission)
+    assert not found.rejected
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -105,6 +131,36 @@ def test_python_runs(document: str, started: list[SentinelConfig], tmp_path: Pat
         for test in tests:
             test()
     assert document != "README.md" or started, "the quick start starts nothing"
+
+
+def named(file: str) -> dict[str, Any]:
+    """What the README's block of this name defines."""
+    block = next(block for block in blocks(README, "python") if block.startswith(f"# {file}\n"))
+    space: dict[str, Any] = {"__name__": file}
+    exec(compile(block, file, "exec"), space)
+    return space
+
+
+def test_webhook_signature() -> None:
+    """The README's check of a webhook takes what the receiver signs, and nothing else."""
+    secret, body, now = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", b'{"type": "test"}', int(time.time())
+    genuine = named("hook.py")["genuine"]
+    signed = webhook.headers(secret, "dlv_1", now, body)
+    assert genuine(signed, body, secret)
+    assert not genuine(signed, b"{}", secret)
+    assert not genuine(webhook.headers(secret, "dlv_1", now - 3_600, body), body, secret)
+
+
+def test_drift_world() -> None:
+    """The README's world is one that the simulation understands."""
+    hour, value = named("my_world.py")["scores"](np.random.default_rng(1), 48, 20)
+    assert Simulation(hour, value).hours == 48
+
+
+def test_first_event() -> None:
+    """The event of the README's curl would be accepted."""
+    [sent] = re.findall(r"-d '(\{.*\})'", README)
+    _accepted(re.sub(r"'\$\(date [^)]*\)'", "2026-01-01T00:00:00Z", sent), now=1_767_225_600.0)
 
 
 def test_toml_is_valid(started: list[SentinelConfig], tmp_path: Path) -> None:
@@ -135,6 +191,7 @@ def commands(text: str) -> Iterator[list[str]]:
     """Every command line of the shell blocks, and every code span that begins as one of ours, as words."""
     for block in blocks(text, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
+            line = re.sub(r"^(?:export )?\w+=\$\((.*)\)$", r"\1", line)  # KEY=$(command)
             words = shlex.split(line, comments=True)
             while words:
                 cut = next((at for at, word in enumerate(words) if word in ("&&", "|", ";")), len(words))
@@ -149,8 +206,9 @@ def commands(text: str) -> Iterator[list[str]]:
 
 def test_commands_exist() -> None:
     """Every command in the text would be understood: subcommands, targets, modules, addresses."""
-    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     used: dict[str, set[str]] = {"make": set(), "sentinel": set()}
+    there = dict(leaves(cli._parser()))
     for words in commands(BOTH):
         while "=" in words[0]:  # an environment for the command
             words = words[1:]
@@ -161,8 +219,8 @@ def test_commands_exist() -> None:
                 assert wanted <= targets, f"no target {wanted - targets}"
                 used["make"] |= wanted
             case "sentinel":
-                arguments = cli._parser().parse_args(rest)
-                used["sentinel"].add(arguments.command.__name__.strip("_"))
+                assert isinstance(cli._parser().parse_args(rest), Namespace)
+                used["sentinel"].add(" ".join(rest[:2]) if " ".join(rest[:2]) in there else rest[0])
             case "python":
                 assert rest[0] == "-m", words
                 assert importlib.util.find_spec(rest[1]), f"no module {rest[1]}"
@@ -171,18 +229,34 @@ def test_commands_exist() -> None:
             case name:
                 assert name in ORDINARY | {path.name for path in (ROOT / ".venv" / "bin").glob("*")}, words
     assert used["make"] >= {"run", "test", "check", "bench"}
-    choices = next(action.choices for action in cli._parser()._actions if isinstance(action.choices, dict))
-    assert used["sentinel"] == set(choices), "a subcommand is not in the text"
+    assert used["sentinel"] == set(there), "a subcommand is not in the text"
+
+
+def leaves(parser: ArgumentParser, path: str = "") -> Iterator[tuple[str, ArgumentParser]]:
+    """Every command of the command line, with its words."""
+    inner = next((action.choices for action in parser._actions if isinstance(action.choices, dict)), {})
+    for name, child in inner.items():
+        yield from leaves(child, f"{path} {name}".strip())
+    if not inner:
+        yield path, parser
 
 
 def test_addresses_exist(tmp_path: Path) -> None:
-    """Every path of the sidecar in the text is one of its routes."""
+    """Every path of the sidecar in the text is answered."""
+    found = re.findall(r"https?://(?:127\.0\.0\.1|localhost):8080[^\s`)\"<>]*", BOTH)
     config = SentinelConfig(artifact_store=str(tmp_path))
     with Store.open(config.resolved_sql_url, config.resolved_data_url) as store:
         store.database.migrate()
-        routes = {str(getattr(route, "path", "")) for route in create_app(config, store, status=lambda _: {}).routes}
-    for url in re.findall(r"https?://(?:127\.0\.0\.1|localhost):8080[^\s`)\"<>]*", BOTH):
-        assert (urlsplit(url).path or "/") in routes, url
+        app = create_app(config, store, status=lambda _: {})
+
+        async def unknown() -> list[str]:
+            transport = httpx.ASGITransport(app, client=("127.0.0.1", 50_000))
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as visitor:
+                documented = (await visitor.get("/v1/openapi.json")).json()["paths"]
+                paths = {urlsplit(url).path or "/" for url in found} - set(documented)
+                return [path for path in paths if (await visitor.get(path)).status_code in (401, 404)]
+
+        assert asyncio.run(unknown()) == []
 
 
 # ---- tables
@@ -191,14 +265,19 @@ def test_addresses_exist(tmp_path: Path) -> None:
 def written(entry: Field[Any]) -> str | None:
     """A field's default as a person writes it in TOML; None where it has none of its own."""
     value = entry.default if entry.default is not MISSING else entry.default_factory()  # type: ignore[misc]
-    if value is None or isinstance(value, AuthConfig):
+    if value is None or isinstance(value, AuthConfig | MonitorConfig):
         return None
     return "{}" if value == {} else json.dumps(value)
 
 
 @pytest.mark.parametrize(
     ("heading", "section_class"),
-    [("The whole: SentinelConfig", SentinelConfig), ("A watch: WatchConfig", WatchConfig), ("[auth]", AuthConfig)],
+    [
+        ("The whole: SentinelConfig", SentinelConfig),
+        ("A watch: WatchConfig", WatchConfig),
+        ("[monitoring]", MonitorConfig),
+        ("[auth]", AuthConfig),
+    ],
 )
 def test_configuration_tables(heading: str, section_class: type) -> None:
     """Each setting of the code is in its table with its default, and no other."""
@@ -207,6 +286,14 @@ def test_configuration_tables(heading: str, section_class: type) -> None:
     assert set(table) == set(wanted)
     for name, default in wanted.items():
         assert table[name] == ([] if default is None else [default]), name
+
+
+def test_production_tables() -> None:
+    """The tables of an event's fields, of receivers with their settings and of scopes are the code's own."""
+    assert [code(row[0])[0] for row in rows(section("Events"))] == list(events.Event.__struct_fields__)
+    kinds = {code(row[0])[0]: code(row[1]) for row in rows(section("Alerts"))}
+    assert kinds == {name: list(kind.__struct_fields__) for name, kind in KINDS.items()}
+    assert [code(row[0])[0] for row in rows(section("API"))] == list(SCOPES)
 
 
 def test_self_metrics_table() -> None:
@@ -271,9 +358,9 @@ def test_links(document: str) -> None:
             assert (ROOT / target.partition("#")[0]).exists(), target
 
 
-@pytest.mark.parametrize("package", ["sentinel_core", "sentinel_dagster"])
+@pytest.mark.parametrize("package", ["sentinel_core", "sentinel_core/apps", "sentinel_dagster"])
 def test_every_module_is_placed(package: str) -> None:
     """CONTRIBUTING's table of files names each module, and what it names is there."""
     named = {name.rstrip("/") for row in rows(section(package, CONTRIBUTING)) for name in code(row[0])}
     own = {path.name for path in (ROOT / package).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    assert named - {"templates"} == own - {"__init__.py"}
+    assert named - {"templates", "static"} == own - {"__init__.py"}
