@@ -21,9 +21,9 @@ def cheap_passwords() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory, cheap_passwords: None) -> Iterator[World]:
-    """Models, watches and incidents; the tests of a file share it."""
+    """Models, watches and incidents, for every test that only looks."""
     with open_world(tmp_path_factory.mktemp("world")) as opened:
         yield opened
 

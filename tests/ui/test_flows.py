@@ -1,6 +1,7 @@
 """What people do by hand, in a real Chromium, with and without JavaScript."""
 
 import re
+from collections.abc import Iterator
 
 import pytest
 import sqlalchemy as sa
@@ -8,7 +9,14 @@ from playwright.sync_api import Browser, expect
 
 from sentinel_core.storage import model_store, schema
 from tests.ui.visitor import Visitor, visiting
-from tests.ui.world import World
+from tests.ui.world import World, open_world
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, cheap_passwords: None) -> Iterator[World]:
+    """One for all of these tests, each of which changes something else in it."""
+    with open_world(tmp_path_factory.mktemp("flows")) as opened:
+        yield opened
 
 
 def steps(world: World, model: str) -> list[str]:

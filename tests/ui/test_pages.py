@@ -1,29 +1,47 @@
-"""The page, as a browser without JavaScript gets it."""
+"""The pages, as a browser without JavaScript gets them, and what the server refuses."""
 
 import re
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+import sqlalchemy as sa
 
-from sentinel_core.apps.sidecar import create_app
+from sentinel_core.apps import sidecar
+from sentinel_core.apps.ui import changes
 from sentinel_core.config import WatchConfig
+from sentinel_core.security import users
 from sentinel_core.series import Series
-from tests.apps.server import eventually, running
-from tests.emitter.fleet import NOW, Fleet, Issue, many
+from sentinel_core.storage import model_store, schema
+from tests.apps.server import eventually, free_port
+from tests.emitter.fleet import Fleet
+from tests.ui.world import (
+    CHEAP,
+    LATENCY,
+    MEMORY,
+    NOW,
+    PASSWORD,
+    PEPPER,
+    QUEUE,
+    REQUESTS,
+    TEST,
+    TOP,
+    World,
+    open_world,
+    serving,
+)
 
-GOOD = WatchConfig(metric="memory", model_class="LinearTrendModel")
-DRIFTED = WatchConfig(metric="queue", labels={"job": "=~a|b"}, model_class="ARIMAModel")
-FAILING = WatchConfig(metric="latency", model_class="LinearTrendModel")
 VOID = {"meta", "link", "img", "input", "br"}
+HOUR = 3600
 
 
 class Outline(HTMLParser):
-    """Reads a page: that its tags are balanced, what it links to, and the headings of its cards."""
+    """Reads a page: that its tags are balanced, what it links to, and that nothing inline runs."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -38,8 +56,8 @@ class Outline(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
         found = dict(attrs)
-        assert "style" not in found, "inline styles are forbidden by our own policy"
-        self.links += [found[key] or "" for key in ("href", "src", "action") if key in found]
+        assert not [name for name in found if name == "style" or name.startswith("on")], "our own policy forbids it"
+        self.links += [found[key] or "" for key in ("href", "src", "action", "formaction", "hx-get") if key in found]
         self.ids += [found["id"] or ""] if "id" in found else []
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -50,163 +68,352 @@ class Outline(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """Three watches: one forecasting, one drifted, one failing before its first sample."""
-    fleet = Fleet.open(tmp_path, [GOOD, DRIFTED, FAILING])
-    memory, queue = many("memory", 5), [Series.of("queue", {"job": job}) for job in "ab"]
-    for watch, series in ((GOOD, memory), (DRIFTED, queue)):
-        fleet.live(watch, series)
-        fleet.actuals(watch, series, np.arange(40.0) + np.arange(len(series))[:, None])
-        fleet.serve(watch, 3)
-    levels = 100.0 + np.arange(5)[:, None]
-    fleet.forecast(Issue(GOOD, memory, levels + np.zeros(5)), Issue(DRIFTED, queue, np.ones((2, 5))))
-    fleet.state(GOOD, severity="none", drift_mae=0.05, drift_scored=5)
-    fleet.state(DRIFTED, severity="high", drift_mae=0.42, drift_high=1, drift_scored=2)
-    fleet.state(FAILING, last_error="422: query timed out; narrow the selector", last_error_at=float(NOW))
-    yield fleet
-    fleet.store.close()
+class Person:
+    """Somebody who fills in forms."""
+
+    def __init__(self, client: httpx.Client, name: str) -> None:
+        self.client = client
+        page = client.get("/login").text
+        form = {"csrf": _value(page, "csrf"), "name": name, "password": PASSWORD}
+        assert client.post("/login", data=form).status_code == 303
+
+    def post(self, path: str, page: str = "/", **fields: str) -> httpx.Response:
+        """Send a form with the token of a page."""
+        return self.client.post(path, data={"csrf": _value(self.client.get(page).text, "csrf"), **fields})
+
+
+def _value(page: str, name: str) -> str:
+    found = re.search(rf'name="{name}" value="([^"]*)"', page)
+    assert found
+    return found[1]
+
+
+@contextmanager
+def logged_in(world: World, name: str) -> Iterator[Person]:
+    """A person with a session."""
+    with world.client() as client:
+        yield Person(client, name)
 
 
 @pytest.fixture
-def client(fleet: Fleet) -> Iterator[httpx.Client]:
-    """A browser, 12 s after the last tick."""
-    with opened(fleet) as client:
-        yield client
+def own_world(tmp_path: Path) -> Iterator[World]:
+    """For a test that changes a lot."""
+    with open_world(tmp_path) as opened:
+        yield opened
 
 
-def opened(fleet: Fleet) -> Any:
-    """A server over the fleet, once its snapshot is there."""
-    app = create_app(fleet.config, fleet.store, status=lambda _: {}, now=lambda: NOW + 12.0)
-
-    class Browser:
-        def __enter__(self) -> httpx.Client:
-            self.server = running(app)
-            client = self.server.__enter__()
-            eventually(lambda: "sentinel_store_up 1.0" in client.get("/metrics").text)
-            return client
-
-        def __exit__(self, *error: Any) -> None:
-            self.server.__exit__(*error)
-
-    return Browser()
+def names(page: str) -> list[str]:
+    """The models and watches on the overview, in order."""
+    table = page[page.index('id="fleet"') :]
+    return re.findall(r'<th scope="row"><a href="[^"]*">(.*?)</a>', table)
 
 
-def headings(page: str) -> list[str]:
-    """The watches on a page, in order."""
-    return re.findall(r"<h2[^>]*><code>(.*?)</code>", page)
+# ---- the overview ----------------------------------------------------------------------------------------------------
 
 
-def test_the_worst_watch_comes_first(client: httpx.Client) -> None:
-    """The page opens with the state in a sentence; cards go from failing through drifted to fine."""
-    page = client.get("/").text
-    assert "3 watches, 7 series:" in page
-    assert "newest forecast 12 s ago" in page
-    assert headings(page) == ["latency", "queue{job=~&#34;a|b&#34;}", "memory"]
-    assert "422: query timed out; narrow the selector" in page
-    assert re.search(r"▲</span> high</span>\s*<small>MAE 0.42 in the worst series", page)
-
-
-def test_the_page_is_well_formed_and_asks_nobody_else(client: httpx.Client) -> None:
-    """Tags balance, ids are unique, and only links to Dagster lead away."""
-    outline = Outline(client.get("/").text)
-    assert len(set(outline.ids)) == len(outline.ids)
-    assert all(re.match(r"[/?#]|http://127\.0\.0\.1:3000/", link) for link in outline.links)
-    assert f"http://127.0.0.1:3000/assets/model_versions?view=partitions&partition={GOOD.slug}" in outline.links
-    for link in ("/static/page.css", "/static/page.js", "/static/icon.svg", "/readme", "/metrics"):
-        assert link in outline.links
-        assert client.get(link).status_code == 200
-
-
-def test_plots_show_actuals_and_forecast(client: httpx.Client) -> None:
-    """A card draws up to three series with actuals, forecast and bounds, and says which ones."""
-    page = client.get("/?watch=memory").text
-    assert page.count('class="actual" d="M') >= 3
-    assert "3 of 5 series: the highest, the median and the lowest" in page
-    assert re.findall(r"<code>(instance=.*?)</code>", page) == [
-        f"instance=&#34;10.0.0.{i}:9090&#34;" for i in (4, 2, 0)
-    ]
-    assert "forecast from" in page
-
-
-def test_filters(client: httpx.Client) -> None:
-    """`watch` finds by selector or model, `series` by labels; nothing found is said, with the way back."""
-    assert headings(client.get("/", params={"watch": "arima"}).text) == ["queue{job=~&#34;a|b&#34;}"]
-    page = client.get("/", params={"series": "10.0.0.3"}).text
-    assert headings(page) == ["memory"]
-    assert "1 of 3 watches match" in page
-    assert "memory{instance=&#34;10.0.0.3:9090&#34;}" in page
-    assert "No watch matches" in client.get("/", params={"watch": "nothing"}).text
-
-
-def test_what_people_type_is_text(client: httpx.Client) -> None:
-    """A filter with markup in it comes back escaped."""
-    page = client.get("/", params={"watch": '"><script>alert(1)</script>'}).text
-    assert "<script>alert" not in page
-    Outline(page)
-
-
-def test_what_prometheus_says_is_text(fleet: Fleet) -> None:
-    """Label values and errors with markup in them come out escaped."""
-    fleet.live(FAILING, [Series.of("latency", {"path": "<script>alert(1)</script>"})])
-    fleet.actuals(FAILING, [Series.of("latency", {"path": "<script>alert(1)</script>"})], np.ones((1, 9)))
-    fleet.state(FAILING, last_error="<script>alert(2)</script>")
-    with opened(fleet) as client:
+def test_the_worst_comes_first(world: World) -> None:
+    """Models and watches stand in one list from critical to not monitored, under a sentence and the open incidents."""
+    with world.client() as client:
         page = client.get("/").text
-    assert "<script>alert" not in page
-    assert "&lt;script&gt;alert(1)" in page
-    assert "&lt;script&gt;alert(2)" in page
-    Outline(page)
+    assert "3 incidents need attention" in page
+    assert "7 models in production: 1\xa0critical, 1\xa0warning, 1\xa0silent" in page
+    assert "4 watches, 10 series: 1\xa0failing, 1\xa0drifted" in page
+    assert "newest forecast 12 s ago" in page
+    found = names(page)
+    assert found[:4] == ["fraud-score", "latency_seconds", "queue_length{job=~&#34;mail|push&#34;}", "support-intents"]
+    assert found[-1] == "old-ranker"
+    assert "422: query timed out; narrow the selector" in page
+    assert page.index("fraud-score: ") < page.index("pricing: ") < page.index("support-intents: ")
 
 
-def test_without_samples_the_card_is_there(client: httpx.Client) -> None:
-    """A watch without samples has a card with its buffer and no plot."""
-    page = client.get("/?watch=latency").text
-    assert "The plot starts with the first samples" in page
-    assert "0% of 30m" in page
+def test_filters(world: World) -> None:
+    """By any part of a name or a model's class, by kind, by state; nothing found is said, with the way back."""
+    with world.client() as client:
+        assert names(client.get("/", params={"find": "arima"}).text) == ["queue_length{job=~&#34;mail|push&#34;}"]
+        assert len(names(client.get("/", params={"kind": "watch"}).text)) == 4
+        assert names(client.get("/", params={"state": "silent"}).text) == ["pricing"]
+        page = client.get("/", params={"kind": "model", "state": "ok"}).text
+        assert set(names(page)) == {"churn", "ltv-forecast"}
+        assert "2 of 11" in page
+        assert "Nothing matches" in client.get("/", params={"find": "nothing"}).text
 
 
-def test_a_plot_that_cannot_be_drawn_costs_itself(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error while drawing leaves every card there, and says where to look."""
+def test_every_page_is_well_formed_and_asks_nobody_else(world: World) -> None:
+    """Tags balance, ids are unique, nothing is inline, only Dagster is elsewhere, and our own links lead somewhere."""
+    seen = {"/"}
+    waiting = ["/"]
+    with logged_in(world, "ada") as person:
+        while waiting:
+            path = waiting.pop()
+            answer = person.client.get(path, follow_redirects=True)
+            assert answer.status_code == 200, path
+            if not answer.headers["content-type"].startswith("text/html"):
+                continue
+            if path == "/v1/docs":  # not one of these pages
+                continue
+            outline = Outline(answer.text)
+            assert len(set(outline.ids)) == len(outline.ids), path
+            assert all(re.match(r"[/?#]|http://127\.0\.0\.1:3000/", link) for link in outline.links), path
+            ours = {link.partition("#")[0] for link in outline.links if re.match(r"/(?!/)", link)}
+            posted = set(re.findall(r'(?:method="post" |form)action="([^"]*)"', answer.text))
+            fresh = {link for link in ours - posted if "?" not in link} - seen
+            seen |= fresh
+            waiting += fresh
+    assert f"/watches/{QUEUE.slug}" in seen
+    assert "/settings/audit" in seen
+    assert "/v1/docs" in seen
+
+
+def test_what_people_type_is_text(world: World) -> None:
+    """A filter with markup in it comes back escaped."""
+    with world.client() as client:
+        for path in ("/", "/incidents"):
+            page = client.get(path, params={"find": '"><script>alert(1)</script>', "model": "<script>alert(1)"}).text
+            assert "<script>alert" not in page
+            Outline(page)
+
+
+def test_what_others_say_is_text(tmp_path: Path) -> None:
+    """Label values, errors, names of models and of labels with markup in them come out escaped."""
+    with open_world(tmp_path) as world:
+        evil = "<script>alert(1)</script>"
+        fleet = Fleet(world.config, world.store)
+        fleet.live(LATENCY, [Series.of("latency_seconds", {"path": evil})])
+        fleet.actuals(LATENCY, [Series.of("latency_seconds", {"path": evil})], np.ones((1, 9)))
+        fleet.state(LATENCY, last_error=evil, last_error_at=float(NOW))
+        table = schema.monitored_models
+        with world.store.database.write() as connection:
+            connection.execute(table.update().where(table.c.id == world.models["churn"]).values(name=evil))
+        with world.client() as client:
+            eventually(lambda: "alert(1)" in client.get(f"/watches/{LATENCY.slug}").text)
+            model = f"/models/{world.models['support-intents']}"
+            for path in ("/", f"/watches/{LATENCY.slug}", f"/models/{world.models['churn']}", model):
+                page = client.get(path).text
+                assert "<script>alert" not in page, path
+                assert "<b>bold" not in page, path
+                Outline(page)
+
+
+def test_a_thousand_models_and_watches_fit(tmp_path: Path) -> None:
+    """They are paged, with a fixed number of queries; the last page and nonsense numbers work."""
+    watches = [WatchConfig(metric=f"m{i:03}", model_class="LinearTrendModel") for i in range(1000)]
+    port = free_port()
+    fleet = Fleet.open(tmp_path, watches, emitter_port=port)
+    with fleet.store as store:
+        with store.database.write() as connection:
+            model_store.register(connection, [(1, f"model-{i:03}") for i in range(1000)], NOW)
+        app = sidecar.create_app(fleet.config, store, status=lambda _: {}, now=lambda: float(NOW), pepper=PEPPER)
+        with serving(app, port) as url, httpx.Client(base_url=url, timeout=30) as client:
+            asked: list[str] = []
+            sa.event.listen(store.database.engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+            first = client.get("/").text
+            assert len(asked) < 40
+            assert len(names(first)) == 50
+            assert "page 1 of 40" in first
+            assert 'rel="next" href="/?page=2"' in first
+            assert "page 40 of 40" in client.get("/?page=999").text
+            assert "page 1 of 40" in client.get("/?page=-1x").text
+            assert "kind=model&amp;page=2" in client.get("/?kind=model").text
+
+
+# ---- watches ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_watch(world: World) -> None:
+    """Its page draws up to three series with actuals, forecast and bounds, the drift, and lists its versions."""
+    with world.client() as client:
+        page = client.get(f"/watches/{MEMORY.slug}").text
+        assert "3 of 5 series: the highest, the median and the lowest" in page
+        assert page.count('class="line actual"') >= 3
+        assert "sentinel rollback" in page
+        assert f"http://127.0.0.1:3000/assets/model_versions?view=partitions&amp;partition={MEMORY.slug}" in page
+        assert "&#34;10.0.0.3:9090&#34;" in client.get(f"/watches/{MEMORY.slug}?series=0.3:").text
+        assert "No series has nothing" in client.get(f"/watches/{MEMORY.slug}?series=nothing").text
+        assert "finetune 0.1" in client.get(f"/watches/{REQUESTS.slug}").text
+        assert "The plot starts with the first samples" in client.get(f"/watches/{LATENCY.slug}").text
+        assert client.get("/watches/none").status_code == 404
+
+
+def test_a_plot_that_cannot_be_drawn_costs_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error while drawing leaves the rest of the page there, and says where to look."""
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("sentinel_core.apps.page.draw", broken)
-    page = client.get("/").text
-    assert len(headings(page)) == 3
-    assert "The plot cannot be drawn; the sidecar&#39;s log says why." in page
+    monkeypatch.setattr("sentinel_core.apps.ui.watch.forecast_plot", broken)
+    with world.client() as client:
+        page = client.get(f"/watches/{MEMORY.slug}").text
+    assert "The plots cannot be drawn; the sidecar&#39;s log says why." in page
+    assert "sentinel rollback" in page
 
 
-def test_without_watches_the_page_says_what_to_do(fleet: Fleet) -> None:
-    """An empty configuration gives a page that says how to begin."""
-    fleet.config = type(fleet.config)(artifact_store=fleet.config.artifact_store)
-    with opened(fleet) as client:
-        page = client.get("/").text
-    assert "Nothing is watched yet" in page
-    assert "Add a watch to the configuration" in page
+def test_lost_samples_do_not_take_the_pages(own_world: World) -> None:
+    """When the actuals cannot be read, overview and watch show what they have and say what is wrong."""
+    for dataset in ("windows", "psi"):
+        for file in Path(own_world.store.segments.folder.address(dataset)).rglob("*.parquet"):
+            file.unlink()
+    with own_world.client() as client:
+        for path in ("/", f"/watches/{MEMORY.slug}"):
+            answer = client.get(path)
+            assert answer.status_code == 200
+            assert "The store cannot be read." in answer.text
+        assert "fraud-score" in names(client.get("/").text)
 
 
-def test_lost_samples_do_not_take_the_page(fleet: Fleet) -> None:
-    """When the actuals cannot be read, the page shows the forecasts and says what is wrong."""
-    for file in Path(fleet.store.segments.folder.address("windows")).rglob("*.parquet"):
-        file.unlink()
-    with opened(fleet) as client:
-        answer = client.get("/")
-    assert answer.status_code == 200
-    assert "The store cannot be read." in answer.text
-    assert headings(answer.text)[-1] == "memory"
+# ---- models and incidents --------------------------------------------------------------------------------------------
 
 
-def test_a_thousand_watches_fit(tmp_path: Path) -> None:
-    """A thousand watches are paged; the last page and nonsense numbers work."""
-    watches = [WatchConfig(metric=f"m{i}", model_class="LinearTrendModel") for i in range(1000)]
-    fleet = Fleet.open(tmp_path, watches)
-    with fleet.store, opened(fleet) as client:
-        first = client.get("/").text
-        assert len(headings(first)) == 20
-        assert "page 1 of 50" in first
-        assert 'rel="next" href="?page=2"' in first
-        assert headings(client.get("/?page=50").text)[-1] == "m999"
-        assert "page 50 of 50" in client.get("/?page=999").text
-        assert "page 1 of 50" in client.get("/?page=-1x").text
+def test_a_baseline_is_pinned_released_and_accepted(own_world: World) -> None:
+    """Each by a form with a reason; the page lists who did it; a span without events is refused with what was typed."""
+    model = f"/models/{own_world.models['fraud-score']}"
+    with logged_in(own_world, "otto") as person:
+        span = {"start": "2020-01-01T00:00", "end": "2020-01-02T00:00", "reason": "a quiet day"}
+        refused = person.post(f"{model}/baseline", model, do="pin", **span)
+        assert refused.status_code == 422
+        assert 'value="a quiet day"' in refused.text
+        assert 'role="alert"' in refused.text
+        unreadable = person.post(f"{model}/baseline", model, do="pin", start="soon", end="")
+        assert unreadable.status_code == 422
+        assert "is not a date and a time" in unreadable.text
+        span = {"start": _field(TOP - 120 * HOUR), "end": _field(TOP - 48 * HOUR), "reason": "a good week"}
+        assert person.post(f"{model}/baseline", model, do="pin", **span).status_code == 303
+        page = person.client.get(model).text
+        assert "a good week" in page
+        assert "Release the pinned baseline" in page
+        assert person.post(f"{model}/baseline", model, do="unpin", reason="enough").status_code == 303
+        incident = f"/incidents/{own_world.incidents['fraud-score']}"
+        accepted = person.post(f"{incident}/accept", incident, reason="a new version is out")
+        assert accepted.headers["location"] == f"{incident}?said=accepted"
+        assert "Accepted by otto" in " ".join(re.sub("<[^>]*>", " ", person.client.get(incident).text).split())
+
+
+def _field(time: int) -> str:
+    return str(np.datetime64(time // 60, "m"))
+
+
+def test_incidents_are_filtered_and_paged(world: World) -> None:
+    """By state, severity, kind and model, newest first."""
+    with world.client() as client:
+
+        def found(**asked: str | int) -> list[str]:
+            page = client.get("/incidents", params=asked).text
+            return re.findall(r'<th scope="row"><a href="/incidents/(\d+)">', page)
+
+        assert found() == ["3", "2", "1"]
+        assert found(state="open") == ["3", "1"]
+        assert found(state="active", severity="warn") == ["3", "2"]
+        assert found(kind="silence") == ["3"]
+        assert found(model="fraud-score") == ["1"]
+        assert found(model="nobody") == []
+        assert found(before=2) == ["1"]
+        assert found(state="nonsense") == []
+
+
+def test_an_incident_says_what_one_needs(world: World) -> None:
+    """Headline, severity in words, figures, distributions, what happens next, timeline with receipts."""
+    with world.client() as client:
+        page = " ".join(re.sub("<[^>]*>", " ", client.get("/incidents/1").text).split())
+        for said in (
+            "fraud-score: the distribution of scores has moved",
+            "critical",
+            "95% interval",
+            "normal range",
+            "resolves below 0.07",
+            "80,640",
+            "What happens next",
+            "Escalated as critical by sentinel",
+            "delivered to on-call",
+        ):
+            assert said in page, said
+        assert "given up" in client.get("/incidents/3").text
+        assert client.get("/incidents/99").status_code == 404
+
+
+# ---- who may what ----------------------------------------------------------------------------------------------------
+
+CHANGES = [
+    "/incidents/1/acknowledge", "/models/1/settings", "/models/1/enabled", "/models/1/baseline", "/models/1/delete",
+    "/deliveries/1/resend", "/settings/keys", "/settings/keys/x/revoke", "/settings/receivers", "/settings/receivers/1",
+    "/settings/receivers/1/test", "/settings/receivers/1/remove", "/settings/users", "/settings/users/1",
+    "/settings/projects", "/settings/projects/1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", CHANGES)
+def test_changes_need_a_login_a_token_and_a_role(world: World, path: str) -> None:
+    """Nobody on this machine is sent to the login; a form without the session's token and a viewer's are refused."""
+    with world.client() as client:
+        assert client.post(path, data={}).headers["location"].startswith("/login")
+    with logged_in(world, "vera") as viewer:
+        assert viewer.client.post(path, data={}).status_code == 403
+        assert viewer.post(path, enabled="no").status_code == 403
+
+
+def test_pages_of_admins_are_refused_to_others(world: World) -> None:
+    """Keys, users, the audit and deletion are neither offered to an operator nor shown."""
+    with logged_in(world, "otto") as operator:
+        for path in ("/settings/keys", "/settings/users", "/settings/audit", "/models/1/delete"):
+            answer = operator.client.get(path)
+            assert answer.status_code == 403
+            assert "otto may not" in answer.text
+            assert path not in operator.client.get("/settings/receivers").text
+
+
+def test_nothing_of_another_project_is_seen(own_world: World) -> None:
+    """A user of one project sees no model, incident, watch or key of another, and cannot tell that they are there."""
+    with own_world.store.database.write() as connection:
+        other = model_store.add_project(connection, "other", NOW)
+        hashed = CHEAP.hash(PASSWORD)
+        users.create(connection, TEST, name="olga", password_hash=hashed, role="admin", project_id=other, now=NOW)
+    with logged_in(own_world, "olga") as olga:
+        page = olga.client.get("/").text
+        assert "fraud-score" not in page
+        assert "queue_length" not in page
+        assert "curl" in page
+        for path in ("/models/1", "/incidents/1", f"/watches/{QUEUE.slug}", "/models/1/delete"):
+            assert olga.client.get(path).status_code == 404, path
+        for path in (
+            "/models/1/enabled",
+            "/incidents/1/acknowledge",
+            "/deliveries/1/resend",
+            "/settings/receivers/1/test",
+        ):
+            assert olga.post(path, enabled="no").status_code == 404, path
+        assert "on-call" not in olga.client.get("/settings/receivers").text
+        assert "default" not in olga.client.get("/settings/projects").text
+
+
+def test_a_page_that_is_not_there(world: World) -> None:
+    """It says so, with the way back."""
+    with world.client() as client:
+        answer = client.get("/no/such/page")
+    assert answer.status_code == 404
+    assert "there is no page /no/such/page" in answer.text
+
+
+# ---- live ------------------------------------------------------------------------------------------------------------
+
+
+def test_streams_are_bounded_and_end_with_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more than the bound is turned away; open ones end cleanly when the server stops."""
+    monkeypatch.setattr(changes, "MOST", 2)
+    ended: list[bool] = []
+    ready = threading.Barrier(3)
+
+    def follow(url: str) -> None:
+        with httpx.stream("GET", f"{url}/changes", timeout=30) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            ready.wait(20)
+            ended.append(all(line in ("", ".") or line.startswith((":", "event", "data")) for line in lines))
+
+    with open_world(tmp_path, empty=True) as world:
+        threads = [threading.Thread(target=follow, args=(world.url,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        ready.wait(20)
+        with world.client() as client:
+            assert client.get("/changes").status_code == 503
+    for thread in threads:
+        thread.join(10)
+    assert ended == [True, True]

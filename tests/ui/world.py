@@ -21,6 +21,7 @@ from sentinel_core.incidents.findings import Silence
 from sentinel_core.monitoring import psi
 from sentinel_core.monitoring.assessment import Assessment, BinShare, OutputAssessment
 from sentinel_core.monitoring.monitor import State
+from sentinel_core.pipeline.windowing import Content
 from sentinel_core.security import users
 from sentinel_core.security.passwords import Passwords
 from sentinel_core.security.principals import command_line
@@ -39,6 +40,7 @@ PEPPER = Pepper(b"of the tests of the pages" * 2)
 TEST = command_line("test")
 PASSWORD = "several words are good"
 CHEAP = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+NO_BINS = Content(outputs={}, most=10, fitted_days=7).to_json()  # nothing here is counted in them
 PEOPLE = {"ada": "admin", "otto": "operator", "vera": "viewer"}
 
 REQUESTS = WatchConfig(
@@ -208,9 +210,19 @@ def production(store: Store) -> tuple[dict[str, int], dict[str, int]]:
             "pricing": _silence(connection, models["pricing"]),
         }
         _deliver(connection)
-    for name, story in STORIES.items():
-        _history(store, models[name], story)
+    evaluated = [_history(models[name], story) for name, story in STORIES.items()]
+    events = [_events(models[name], story) for name, story in STORIES.items()]
+    pendings = [
+        event_store.write_psi(store, HOUR, _joined(evaluated), float(NOW)),
+        event_store.write_events(store, _joined(events), float(NOW)),
+    ]
+    with store.database.write() as connection:
+        store.segments.commit(connection, pendings)
     return models, incidents
+
+
+def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def assessment(story: Story, drift: float, hour: int = TOP) -> Assessment:
@@ -245,7 +257,7 @@ def _facts(connection: sa.Connection, model_id: int, story: Story) -> None:
     model_store.put_states(connection, [StateRow(model_id, TOP, found.state.name.lower(), found.to_json())])
     reason = "enough events for the first one"
     row = BaselineRow(
-        model_id, 1, "sliding", TOP - 9 * 86_400, TOP - 2 * 86_400, "{}", "sentinel", reason, NOW - 86_400.0
+        model_id, 1, "sliding", TOP - 9 * 86_400, TOP - 2 * 86_400, NO_BINS, "sentinel", reason, NOW - 86_400.0
     )
     model_store.add_baselines(connection, [row])
 
@@ -290,7 +302,8 @@ def _deliver(connection: sa.Connection) -> None:
     connection.execute(table.update().where(table.c.id == newest).values(dead))
 
 
-def _history(store: Store, model_id: int, story: Story) -> None:
+def _history(model_id: int, story: Story) -> dict[str, np.ndarray]:
+    """An evaluation for each hour; where the model has drifted, it did so within a day."""
     random = np.random.default_rng(model_id)
     hours = np.arange(TOP - DAYS * 86_400, TOP + 1, HOUR)
     n = len(hours)
@@ -304,25 +317,20 @@ def _history(store: Store, model_id: int, story: Story) -> None:
     values = np.abs(np.array(found, float) + random.normal(0, 0.004, n))
     floor = np.full(n, 0.006)
     output = ("score", "number", "label").index(story.output)
-    columns = {
+    return {
         "model": np.full(n, model_id), "output": np.full(n, output), "ts": hours, "baseline": np.ones(n),
         "days": np.ones(n), "psi": values + floor, "adjusted": values, "lower": 0.8 * values,
         "upper": 1.2 * values + 0.01,
         "floor": floor,
-        "limit": np.full(n, 0.02), "p": np.full(n, 0.1), "ratio": np.ones(n),
+        "limit": np.full(n, 0.02), "p": np.full(n, 0.1), "phi": np.ones(n),
         "n_baseline": np.full(n, 168.0 * story.events),
         "n_current": np.full(n, 24.0 * story.events), "state": np.zeros(n), "mode": np.zeros(n),
     }  # fmt: skip
-    pendings = [
-        event_store.write_psi(store, HOUR, columns, float(NOW)),
-        event_store.write_events(store, _events(random, model_id, story), float(NOW)),
-    ]
-    with store.database.write() as connection:
-        store.segments.commit(connection, pendings)
 
 
-def _events(random: np.random.Generator, model_id: int, story: Story) -> dict[str, np.ndarray]:
+def _events(model_id: int, story: Story) -> dict[str, np.ndarray]:
     """Ten days of events, more by day than by night."""
+    random = np.random.default_rng(model_id)
     n = 240 * story.events
     hours = np.repeat(np.arange(240), story.events)
     busy = random.random(n) < 0.6 + 0.4 * np.sin(hours / 24 * 2 * np.pi)

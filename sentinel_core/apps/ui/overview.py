@@ -105,7 +105,7 @@ def overview(visit: Visit) -> Response:
         section="Overview",
         live="#summary,#incidents,#fleet",
         origin=config.public_url,
-        problem=f"The store cannot be read: {problem}. This page shows what was read last." if problem else None,
+        problem=visit.unreadable(problem),
         summary=_summary(models, watches, now),
         worst=rows[0].condition if rows else None,
         incidents=active[:INCIDENTS],

@@ -84,6 +84,14 @@ class Visit:
         """Who visits."""
         return self.caller.principal
 
+    def unreadable(self, problem: str | None) -> str | None:
+        """What a page says that shows the last snapshot because of a problem with the store."""
+        if problem is None:
+            return None
+        read_at = self.services.live.served.snapshot.read_at
+        held = f" This page shows what it held {words.age(self.now - read_at)} ago." if read_at else ""
+        return f"The store cannot be read. {problem}.{held}"
+
     def number(self, name: str) -> int:
         """A number in the path."""
         return int(self.request.path_params[name])
@@ -178,7 +186,7 @@ class Pages:
             "problem": None,
             "trouble": NO_TROUBLE,
             "dagster": self.dagster(request),
-            "active": self._active(caller.principal) if caller and code < 500 else 0,
+            "active": self._active(caller.principal) if caller else 0,
         }
         page = self._environment.get_template(template).render(common | context)
         return HTMLResponse(page, code, headers={"cache-control": "no-store"})
@@ -195,8 +203,11 @@ class Pages:
         query = sa.select(sa.func.count(table.c.active_key))
         if principal.project_id is not None:
             query = query.where(table.c.project_id == principal.project_id)
-        with self.services.store.database.read() as connection:
-            return connection.scalar(query) or 0
+        try:
+            with self.services.store.database.read() as connection:
+                return connection.scalar(query) or 0
+        except StoreError:  # the page says so
+            return 0
 
 
 @cache

@@ -59,7 +59,7 @@ def watch(visit: Visit) -> Response:
     return visit.render(
         "watch.html",
         live="#state,#forecast,#drift,#versions",
-        problem=f"The store cannot be read: {problem}. This page shows what was read last." if problem else None,
+        problem=visit.unreadable(problem),
         watch=view,
         config=view.config,
         state=view.state,
