@@ -192,7 +192,7 @@ def _delete_model(config: SentinelConfig, arguments: argparse.Namespace) -> int:
     with open_backend(config) as backend:
         report = commands.delete_model(backend, person(), _find_model(backend, arguments.model, arguments.project).id)
     rows = sum(report.tables.values())
-    print(f"{report.model} is deleted: {rows} rows of tables, {report.rows} of {report.segments} segments")
+    print(f"{report.model} is deleted: {rows} rows of tables, {report.rows} rows of {report.segments} files")
     return 0
 
 
