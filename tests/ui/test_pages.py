@@ -349,6 +349,38 @@ def test_changes_need_a_login_a_token_and_a_role(world: World, path: str) -> Non
         assert viewer.post(path, enabled="no").status_code == 403
 
 
+FIELDS = [
+    "name", "password", "role", "project", "days", "rate", "hours", "kind", "min_severity", "enabled", "disabled", "do",
+    "start", "end", "reason", "warn", "bins", "current_hours", "baseline", "silence", "revision", "scope_read", "back",
+    "settings.url", "settings.secret", "settings.urls", "settings.labels", "monitor_new_models",
+]  # fmt: skip
+ASKED = ["find", "kind", "state", "project", "page", "severity", "model", "before", "span", "series", "said"]
+NONSENSE = ("", "x", "-1", "nan", "inf", "1e300", "9" * 30, "9999-12-31T23:59", "😀", "<b>")
+
+
+def test_nonsense_in_forms_is_no_error_of_ours(own_world: World) -> None:
+    """Whatever an admin's forms hold, the answer says what is wrong with it, or it is done."""
+    with logged_in(own_world, "ada") as person:
+        token = _value(person.client.get("/").text, "csrf")
+        for value in NONSENSE:
+            for path in CHANGES:
+                if path != "/models/1/delete":
+                    answer = person.client.post(path, data={"csrf": token, **dict.fromkeys(FIELDS, value)})
+                    assert answer.status_code < 500, (path, value)
+            for path in (
+                "/",
+                "/incidents",
+                "/models/1",
+                f"/watches/{QUEUE.slug}",
+                "/settings/audit",
+                "/settings/receivers",
+            ):
+                asked = dict.fromkeys(ASKED, value)
+                assert person.client.get(path, params=asked).status_code < 500, (path, value)
+        for path in ("/models/99999999999", "/incidents/99999999999999999999", "/watches/%00"):
+            assert person.client.get(path).status_code == 404
+
+
 def test_pages_of_admins_are_refused_to_others(world: World) -> None:
     """Keys, users, the audit and deletion are neither offered to an operator nor shown."""
     with logged_in(world, "otto") as operator:

@@ -148,6 +148,8 @@ addEventListener("htmx:oobBeforeSwap", (event) => {
   const {target, fragment} = event.detail;
   const plot = (root) => root.querySelector("figure[data-plot] script")?.textContent;
   if (target.matches("[data-plots]") && plot(target) === plot(fragment)) event.detail.shouldSwap = false; // keep its cursor
+  const typing = (field) => field === document.activeElement || (field.defaultValue ?? field.value) !== field.value;
+  if ([...target.querySelectorAll("input:not([type=hidden]), textarea, select")].some(typing)) event.detail.shouldSwap = false;
   for (const open of target.querySelectorAll("details[id][open]"))
     fragment.querySelector(`#${CSS.escape(open.id)}`)?.setAttribute("open", "");
 });

@@ -8,6 +8,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from sentinel_core.apps.services import Services
 from sentinel_core.emitter.snapshot import Snapshot
+from sentinel_core.errors import StoreError
 
 LOOK_SECONDS = 0.5
 REST_SECONDS = 3.0  # a page fetches itself anew at most so often
@@ -24,7 +25,10 @@ class Changes:
 
     async def stream(self, request: Request) -> Response:
         """GET /changes, for whoever may read pages."""
-        await self._access.require_page(request)
+        try:
+            await self._access.require_page(request)
+        except StoreError as error:
+            return PlainTextResponse(str(error), 503)
         if self._open >= MOST:
             return PlainTextResponse("too many pages are open", 503, headers={"retry-after": "30"})
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}

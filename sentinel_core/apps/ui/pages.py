@@ -29,6 +29,7 @@ from sentinel_core.storage import schema
 
 logger = logging.getLogger(__name__)
 
+MOST_ID = 2**31 - 1  # what an INTEGER of PostgreSQL holds
 STATIC = Path(__file__).parent.parent / "static"
 SAID = {  # what a page says after a change; addresses carry the key only
     "acknowledged": "Acknowledged. Alerts go on; the others see that you look after it.",
@@ -49,6 +50,9 @@ SAID = {  # what a page says after a change; addresses carry the key only
     "project": "The project is there. Make a key for it next.",
     "password": "Your password is changed. You are logged out everywhere else.",
 }
+
+
+_CODES: Mapping[type[Exception], int] = {NotFoundError: 404, ForbiddenError: 403, ConflictError: 409, InvalidError: 422}
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,11 @@ class Visit:
         return f"The store cannot be read. {problem}.{held}"
 
     def number(self, name: str) -> int:
-        """A number in the path."""
-        return int(self.request.path_params[name])
+        """A number in the path; NotFoundError for one that nothing can have."""
+        number: int = self.request.path_params[name]
+        if number > MOST_ID:
+            raise NotFoundError(f"there is nothing with the number {number}")
+        return number
 
     def asked(self, *names: str) -> dict[str, str]:
         """Parameters of the query, empty where they are not there."""
@@ -155,10 +162,8 @@ class Pages:
                 if error.status_code < 400:
                     return Response(status_code=error.status_code, headers=error.headers)
                 failure, code = error.detail, error.status_code
-            except NotFoundError as error:
-                failure, code = f"{error}.", 404
-            except ForbiddenError as error:
-                failure, code = f"{error}.", 403
+            except tuple(_CODES) as error:
+                failure, code = f"{error}.", next(code for kind, code in _CODES.items() if isinstance(error, kind))
             except StoreError as error:
                 logger.warning("%s: %s", request.url.path, error)
                 failure, code = f"The store cannot be read or written: {error}.", 503

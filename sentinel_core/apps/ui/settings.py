@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from sentinel_core.alerts import receivers
 from sentinel_core.apps import commands
-from sentinel_core.apps.ui.pages import NO_TROUBLE, Trouble, Visit
+from sentinel_core.apps.ui.pages import MOST_ID, NO_TROUBLE, Trouble, Visit
 from sentinel_core.errors import InvalidError
 from sentinel_core.incidents import store as incidents
 from sentinel_core.security import audit, keys, users
@@ -34,6 +34,7 @@ RECEIVERS = {
 AUDIT_ROWS = 100
 DEAD_ROWS = 50
 DAY = 86_400.0
+MOST_DAYS = 36_500  # of a key's life
 
 
 def first(visit: Visit) -> Response:
@@ -55,9 +56,12 @@ def _number(visit: Visit, name: str, kind: Callable[[str], Any] = float) -> Any:
     """A number that was typed, None where the field is empty; InvalidError for anything else."""
     text = visit.form.get(name, "").strip()
     try:
-        return kind(text) if text else None
+        number = kind(text) if text else None
     except ValueError:
         raise InvalidError({name: "is not a number"}) from None
+    if number is not None and not 0 <= number <= MOST_ID:  # nor is NaN
+        raise InvalidError({name: "is too large, or less than nothing"})
+    return number
 
 
 # ---- keys ------------------------------------------------------------------------------------------------------------
@@ -80,6 +84,8 @@ def create_key(visit: Visit) -> Response:
     def change() -> None:
         days, rate, project_id = _number(visit, "days"), _number(visit, "rate"), _number(visit, "project", int)
         scopes = [scope for scope in SCOPES if visit.form.get(f"scope_{scope}")]
+        if days is not None and days > MOST_DAYS:
+            raise InvalidError({"days": f"is more than {MOST_DAYS:,}; leave it empty for a key without an end"})
         expires_at = None if days is None else visit.now + days * DAY
         name = visit.form.get("name", "").strip()
         made = commands.create_key(
@@ -285,7 +291,7 @@ def list_audit(visit: Visit) -> Response:
         found = audit.entries(
             connection,
             visit.principal.project_id,
-            before=int(before) if before.isdigit() and len(before) < 12 else None,
+            before=int(before) if before.isdigit() and len(before) < 10 else None,
             limit=AUDIT_ROWS + 1,
         )
     older = f"/settings/audit?before={quote_url(str(found[AUDIT_ROWS - 1].id))}" if len(found) > AUDIT_ROWS else None
