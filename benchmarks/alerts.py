@@ -136,6 +136,7 @@ def dispatch(url: str, folder: str) -> None:
     """A dispatcher's process."""
     config = SentinelConfig(artifact_store=folder, sql_url=url, alert_networks=["127.0.0.0/8"])
     database = Database(url)
+    print("ready", flush=True)
     while deliver(database, config, patience_seconds=60.0).next_at is not None:
         pass
 
@@ -154,7 +155,10 @@ def run(alerts: int, sql_url: str | None, faults: bool) -> bool:
         command = [sys.executable, "-m", "benchmarks.alerts", "--dispatch", url, "--folder", folder]
         began = time.perf_counter()
         while (left := owed(database)) and time.perf_counter() - began < LONGEST_SECONDS:
-            with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as worker:
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as worker:
+                assert worker.stdout is not None
+                worker.stdout.readline()  # it is loaded: a busy machine takes longer for that than a life lasts
                 try:
                     worker.wait(life.uniform(*KILLED_AFTER) if faults else LONGEST_SECONDS)
                 except subprocess.TimeoutExpired:
