@@ -1,8 +1,8 @@
 """What every part of the sidecar works with; assembled once, by `sidecar.create_app`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sentinel_core.config import SentinelConfig
 from sentinel_core.security.keys import KeyRing
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from sentinel_core.apps.access import Access
     from sentinel_core.apps.event_writer import EventWriter
     from sentinel_core.apps.metrics import Live
-    from sentinel_core.emitter.self_metrics import SidecarMetrics
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,8 @@ class Backend:
 
 @dataclass(frozen=True)
 class Services(Backend):
-    """What a page or an endpoint needs besides.
-
-    status: what /status.json answers for a configuration; called beside the event loop
-    private: whether only this machine is answered
-    """
+    """What a page or an endpoint needs besides: who asks, where events go, and the newest snapshot."""
 
     access: "Access"
     writer: "EventWriter"
     live: "Live"
-    metrics: "SidecarMetrics"
-    status: Callable[[SentinelConfig], Mapping[str, Any]]
-    private: bool

@@ -88,7 +88,7 @@ def create_app(
         *ui.routes(sidecar.services),
     ]
     observed = Middleware(_Observed, metrics=sidecar.metrics)
-    guarded = Middleware(_Guarded, private=sidecar.services.private)
+    guarded = Middleware(_Guarded, private=sidecar.private)
     app = Starlette(routes=routes, middleware=[observed, guarded], lifespan=sidecar.lifespan)
     app.state.live = sidecar.live  # for the Server, which ends the streams of it
     return app
@@ -110,7 +110,7 @@ class _Sidecar:
         self.config = source if isinstance(source, SentinelConfig) else load_config(source)
         self.metrics = SidecarMetrics(version("sentinel"))
         self.live = Live(SnapshotLoader(store, self.config), self.config, self.metrics, now)
-        private = is_loopback(self.config.bind_address)
+        self.private = is_loopback(self.config.bind_address)
         keyring = KeyRing(store, pepper or load_pepper(self.config, {}), now)
         self.services = Services(
             store=store,
@@ -118,12 +118,9 @@ class _Sidecar:
             now=now,
             keyring=keyring,
             passwords=Passwords(),
-            access=Access(store, keyring, lambda: self.config, now, private=private),
+            access=Access(store, keyring, lambda: self.config, now, private=self.private),
             writer=EventWriter(store, now, self.metrics.registry),
             live=self.live,
-            metrics=self.metrics,
-            status=status,
-            private=private,
         )
 
     @contextlib.asynccontextmanager
@@ -160,7 +157,7 @@ class _Sidecar:
     async def metrics_page(self, request: Request) -> Response:
         """GET /metrics: off this machine the models of a project are shown to its keys, and to who may see it."""
         projects: set[str] | None = None
-        if not self.services.private:
+        if not self.private:
             try:
                 projects = await self._projects(request)
             except StoreError as error:
@@ -236,6 +233,7 @@ class _Observed:
 
     ROUTES = (
         "/",
+        "/changes",
         "/metrics",
         "/-/healthy",
         "/-/ready",

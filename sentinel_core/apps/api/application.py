@@ -1,11 +1,11 @@
 """The FastAPI application below /v1: its routes, its document (with the routes of ingest, which are not its own)."""
 
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse
 
 from sentinel_core.apps.api import accounts, history, incidents, ingest_document, models, problems, receivers, tuning
@@ -73,15 +73,18 @@ def create_api(services: Services) -> FastAPI:
     for router in ROUTERS:
         api.include_router(router)
     problems.install(api)
-    document = _document(api)
+
+    @cache
+    def document() -> dict[str, Any]:  # when somebody asks: it takes a quarter of a second
+        return _document(api)
 
     @api.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> dict[str, Any]:
-        return document
+    def openapi() -> dict[str, Any]:
+        return document()
 
     @api.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return HTMLResponse(await run_in_threadpool(Docs(document, services.config().public_url).render))
+    def docs() -> HTMLResponse:
+        return HTMLResponse(Docs(document(), services.config().public_url).render())
 
     api.add_middleware(Door, services=services)
     return api

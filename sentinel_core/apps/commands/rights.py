@@ -12,7 +12,13 @@ from sentinel_core.security.principals import Action, Principal
 from sentinel_core.storage import model_store
 from sentinel_core.storage.model_store import Project
 
-_DOING = {"ingest": "send events", "read": "read", "operate": "operate", "administer": "administer", "govern": "govern"}
+_DOING: dict[Action, str] = {
+    "ingest": "send events",
+    "read": "read",
+    "operate": "change models and incidents",
+    "administer": "manage keys, receivers and the project",
+    "govern": "manage users and projects",
+}
 
 
 def allow(principal: Principal, action: Action) -> None:
