@@ -25,6 +25,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from benchmarks.drift import Simulation
 from sentinel_core import Sentinel, cli
+from sentinel_core.alerts import dispatch
 from sentinel_core.alerts.receivers import KINDS, webhook
 from sentinel_core.apps.event_writer import EventMetrics
 from sentinel_core.apps.sidecar import create_app
@@ -34,7 +35,7 @@ from sentinel_core.emitter.production import Production
 from sentinel_core.emitter.self_metrics import COUNTED, ProductionCollector, SidecarMetrics, SnapshotCollector
 from sentinel_core.emitter.snapshot import Snapshot
 from sentinel_core.models.catalogue import BUILT_INS
-from sentinel_core.monitoring import events
+from sentinel_core.monitoring import events, monitor
 from sentinel_core.security.principals import SCOPES
 from sentinel_core.storage.store import Store
 from sentinel_dagster.definitions import build_defs
@@ -289,11 +290,15 @@ def test_configuration_tables(heading: str, section_class: type) -> None:
 
 
 def test_production_tables() -> None:
-    """The tables of an event's fields, of receivers with their settings and of scopes are the code's own."""
+    """What the text says of events, the rule, receivers and scopes is the code's own."""
     assert [code(row[0])[0] for row in rows(section("Events"))] == list(events.Event.__struct_fields__)
     kinds = {code(row[0])[0]: code(row[1]) for row in rows(section("Alerts"))}
     assert kinds == {name: list(kind.__struct_fields__) for name, kind in KINDS.items()}
     assert [code(row[0])[0] for row in rows(section("API"))] == list(SCOPES)
+    assert f"(PSI above {monitor.UNKNOWN_WEEKDAYS:g})" in section("The rule")
+    assert f"used to hold {monitor.SILENT_EVENTS:g} events" in section("Incidents")
+    assert f"After {dispatch.TRANSIENT_ATTEMPTS} failures" in section("Alerts")
+    assert f"or {dispatch.PERMANENT_ATTEMPTS} refusals" in section("Alerts")
 
 
 def test_self_metrics_table() -> None:
