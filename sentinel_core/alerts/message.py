@@ -82,7 +82,7 @@ def _psi(text: str) -> str:
     if worst is None or worst.psi is None:
         return "too few events to compare with the baseline"
     verb = "has moved" if assessment.state.name.lower() in ("warning", "critical") else "is near its baseline"
-    normal = "" if worst.limit is None else f", normal up to {worst.limit:.2f}"
+    normal = "" if worst.limit is None else f", normal up to {worst.limit:.2g}"
     return f"{_OUTPUTS[worst.output]} {verb}: PSI {worst.psi:.2f}{normal}"
 
 
