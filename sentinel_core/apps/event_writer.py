@@ -174,6 +174,7 @@ class EventWriter:
             kept = columns.where(new)
             if len(kept):
                 event_log.append(connection, now, len(kept), encode(kept))
+        self._models.update(models)  # not before: SQLite gives the id of a model that was rolled back to the next one
         self._seen.add(kept.id, kept.ts)
         self._seen.forget(now)
         names = {number: key for key, number in models.items()}
@@ -190,7 +191,6 @@ class EventWriter:
         alive = sa.select(sa.func.count()).where(monitored_models.c.id.in_(list(known.values())))
         if len(known) < len(wanted) or connection.execute(alive).scalar_one() < len(known):
             known = {key: model.id for key, model in model_store.register(connection, wanted, now).items()}
-            self._models.update(known)
             self._projects = {project.id: project.name for project in model_store.projects(connection)}
         return known
 

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 MAX_BODY = 2 * 2**20  # bytes, inflated: a thousand events with the longest texts need half of it
 MAX_BUFFERED = 256 * 2**20  # bytes of all bodies that are being received
 BODY_SECONDS = 30.0  # a body that has not come by then does not come
+MAX_RETRY_SECONDS = 86_400.0  # what a key is told at most: its rate may be next to nothing
 MAX_KEYS = 10_000  # whose rates are remembered
 
 _JSON = ("application/json",)
@@ -113,7 +114,7 @@ class _Ingest:
         rate = principal.events_per_second or self._services.config().events_per_second
         if (seconds := self._rates.wait(principal.id, rate, time.monotonic())) > 0:
             detail = f"this key may send {rate:g} events a second: wait {seconds:.1f} s"
-            raise _RefusedError(429, detail, retry_after=str(math.ceil(seconds)))
+            raise _RefusedError(429, detail, retry_after=str(math.ceil(min(seconds, MAX_RETRY_SECONDS))))
         body = await self._body(headers, receive)
         found = events.read(_inflated(body) if inflate else body, form, self._services.now(), self._digest)
         if isinstance(found, Problem):
@@ -161,17 +162,17 @@ class _Ingest:
         announced = headers.get("content-length", "")
         if announced.isdigit() and int(announced) > MAX_BODY:
             raise _RefusedError(413, _LARGE)
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            if len(body) > MAX_BODY:
-                raise _RefusedError(413, _LARGE)
-            return body
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                return await self._rest(body, receive)
+                message = await receive()
+                body: bytes = message.get("body", b"")
+                if message.get("more_body", False):
+                    return await self._rest(body, receive)
         except TimeoutError:
             raise _RefusedError(408, f"the body did not arrive within {BODY_SECONDS:g} s", connection="close") from None
+        if len(body) > MAX_BODY:
+            raise _RefusedError(413, _LARGE)
+        return body
 
     async def _rest(self, begun: bytes, receive: Receive) -> bytes:
         parts, size, more = [begun], len(begun), True
@@ -208,10 +209,12 @@ def _is_gzip(headers: Headers) -> bool:
 
 
 def _inflated(body: bytes) -> bytes:
-    """Inflate gzip (of one or several members), never to more than MAX_BODY."""
+    """Inflate gzip (of one member, or one for each event), never to more than MAX_BODY."""
     parts: list[bytes] = []
     room = MAX_BODY
     while body:
+        if len(parts) == events.MAX_EVENTS:  # each costs a copy of the rest
+            raise _RefusedError(413, f"the body has more than {events.MAX_EVENTS} gzip members; send fewer")
         engine = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
         try:
             parts.append(engine.decompress(body, room + 1))

@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from sentinel_core.apps import event_writer
 from sentinel_core.apps.event_writer import EventWriter
-from sentinel_core.errors import ServiceError
+from sentinel_core.errors import ServiceError, StoreError
 from sentinel_core.monitoring.events import Submission
-from sentinel_core.storage import model_store
+from sentinel_core.storage import event_log, model_store
 from sentinel_core.storage.store import Store
 from tests.apps.server import eventually
 from tests.ingest.conftest import Ingest, event
@@ -42,6 +42,14 @@ def test_a_key_that_was_just_made_is_good_at_once(ingest: Ingest) -> None:
     """Nobody waits for the sidecar to notice."""
     header = {"Authorization": f"Bearer {new_key(ingest.store)}"}
     assert ingest.http.post("/v1/events", json=event(), headers=header).status_code == 202
+
+
+def test_a_rate_of_next_to_nothing_is_no_error(ingest: Ingest) -> None:
+    """Its key is told to come back in a day."""
+    slow = {"Authorization": f"Bearer {new_key(ingest.store, rate=1e-320)}"}
+    assert ingest.batch(event(), headers=slow).status_code == 202
+    refused = ingest.batch(event(), headers=slow)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "86400")
 
 
 def test_a_rate_is_kept_per_key(ingest: Ingest) -> None:
@@ -151,6 +159,27 @@ def test_a_store_that_refuses_acknowledges_nothing(store: Store, serve: Serve) -
     assert refused.headers["content-type"] == "application/problem+json"
     assert ingest.one(event_id="a").json() == {"accepted": 1, "duplicates": 0, "rejected": []}
     assert len(logged(store)) == 2
+
+
+def test_a_model_whose_registration_failed_takes_no_others_id(
+    any_store: Store, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite gives the id that was rolled back to the next model, of whatever project; each has its own events."""
+    ingest = serve(any_store)
+    with ingest.store.database.write() as connection:
+        project = model_store.add_project(connection, "other", 0.0)
+    other = {"Authorization": f"Bearer {new_key(ingest.store, project=project)}"}
+
+    def full(*_: object) -> None:
+        raise StoreError("no space left on the disk")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(event_log, "append", full)
+        assert ingest.one(model_id="secret").status_code == 503
+    assert ingest.http.post("/v1/events", json=event(model_id="theirs"), headers=other).status_code == 202
+    assert ingest.one(model_id="secret").status_code == 202
+    names = model_names(ingest.store)
+    assert [names[one] for one in logged(ingest.store).model.tolist()] == ["theirs", "secret"]
 
 
 def test_too_much_that_waits_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
