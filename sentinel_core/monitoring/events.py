@@ -167,7 +167,7 @@ def _array_items(body: bytes) -> Sequence[bytes | msgspec.Raw] | Problem:
         found = _tolerant(body)
         if not isinstance(found, list):
             return problem("malformed", f"the body is not valid JSON: {_said(error)}", status=400)
-        return [json.dumps(one).encode() for one in found]
+        return _too_many(len(found)) if len(found) > MAX_EVENTS else [json.dumps(one).encode() for one in found]
 
 
 def _model_of(item: bytes | msgspec.Raw) -> str:

@@ -2,11 +2,13 @@
 
 import gzip
 import json
+import socket
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
+from sentinel_core.apps import events
 from tests.ingest.conftest import Ingest, event
 from tests.ingest.ingest_app import logged
 
@@ -112,6 +114,8 @@ REFUSED: list[tuple[str, bytes, dict[str, str], int]] = [
     ("/v1/events/batch", gzip.compress(b" " * (2 * 2**20 + 1)), JSON | {"content-encoding": "gzip"}, 413),
     ("/v1/events/batch", b"[]", JSON | {"content-encoding": "gzip"}, 400),
     ("/v1/events/batch", gzip.compress(b"[]" * 100)[:-9], JSON | {"content-encoding": "gzip"}, 400),
+    ("/v1/events/batch", gzip.compress(b"") * 1001, JSON | {"content-encoding": "gzip"}, 413),
+    ("/v1/events/batch", gzip.compress(b"[" + b"{}," * 690_000 + b"NaN]"), JSON | {"content-encoding": "gzip"}, 413),
     ("/v1/events/batch", b"[]", JSON | {"content-encoding": "br"}, 415),
 ]
 
@@ -132,6 +136,18 @@ def test_a_body_without_an_announced_length_is_bounded(ingest: Ingest) -> None:
     """A chunked body is cut off where it grows too large."""
     parts = (b" " * 100_000 for _ in range(60))
     assert ingest.http.post("/v1/events/batch", content=parts, headers=JSON).status_code == 413
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one that is announced and never begins, nor one that stops in the middle."""
+    monkeypatch.setattr(events, "BODY_SECONDS", 0.1)
+    url = ingest.http.base_url
+    head = f"POST /v1/events HTTP/1.1\r\nhost: localhost\r\nauthorization: {ingest.http.headers['authorization']}\r\n"
+    head += "content-type: application/json\r\ncontent-length: 100\r\n\r\n"
+    for begun in ("", "{"):
+        with socket.create_connection((url.host, url.port or 80), timeout=10) as connection:
+            connection.sendall((head + begun).encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
 def test_gzip_of_several_members_is_one_body(ingest: Ingest) -> None:
