@@ -216,19 +216,15 @@ def psi_rows(evaluated: Iterable[Evaluated], hour: int, mode: int) -> dict[str, 
     parts = []
     for group in {id(one.group): one.group for one in evaluated}.values():
         verdicts, rows = group.verdicts, len(group.rows)
-        noise = verdicts.floor / verdicts.phi
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(noise > 0, verdicts.psi / noise, np.nan)
         columns = {
             "model": np.array([group.judged[place].model.id for place, _ in group.rows], np.int32),
             "output": np.array([output for _, output in group.rows], np.int8),
             "ts": np.full(rows, hour, np.int64),
             "baseline": np.array([group.judged[place].version for place, _ in group.rows], np.int32),
-            "ratio": ratio,
             "mode": np.full(rows, mode, np.int8),
         }
-        names = ("days", "psi", "adjusted", "lower", "upper", "floor", "limit", "p", "n_baseline", "n_current", "state")
-        parts.append(columns | {name: getattr(verdicts, name) for name in names})
+        names = ("days", "psi", "adjusted", "lower", "upper", "floor", "limit", "p", "phi", "n_baseline", "n_current")
+        parts.append(columns | {name: getattr(verdicts, name) for name in (*names, "state")})
     if not parts:
         return dict(event_store.no_psi())
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

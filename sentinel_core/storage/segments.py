@@ -75,7 +75,7 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
         "floor": np.float64,  # what noise alone brings on average
         "limit": np.float64,  # upper end of the normal range of psi
         "p": np.float64,
-        "ratio": np.float64,  # psi over its expectation without overdispersion: what phi is learnt from
+        "phi": np.float64,  # how much more days differ than independent events would
         "n_baseline": np.float64,
         "n_current": np.float64,
         "state": np.int8,
@@ -84,8 +84,9 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
 }
 # Rows per Parquet row group, the unit that a reader can skip. Windows are sorted by series, so a group is some series
 # over the whole span; forecasts by target time, of which a tick reads one step: small groups.
-ROW_GROUPS = {"windows": 122_880, "forecasts": 20_480, "scores": 122_880, "events": 122_880}
-ROW_GROUPS |= {"counts": 20_480, "psi": 20_480}
+# Events, counts and PSI are sorted by model, and often a few models are asked for.
+ROW_GROUPS = {"windows": 122_880, "forecasts": 20_480, "scores": 122_880}
+ROW_GROUPS |= {"events": 20_480, "counts": 20_480, "psi": 20_480}
 GRACE_SECONDS = 3600.0  # a reader that listed a file has this long to open it
 _IN_LIST = 1000  # values in one IN (…): far below SQLite's limit
 _PROBED = 5  # of the newest files; one or two may be lost to a crash or to a person
