@@ -30,7 +30,7 @@ HISTORY_DAYS = 42  # as long as counts are kept: the past from which a baseline 
 SURE = 1e-5  # noise alone brings a warning's PSI with at most this probability
 # Natural variation mostly lies in one direction: the mean wanders. PSI is the square of a normal variable then, which
 # exceeds its own mean this many times in less than one of two thousand days.
-SELDOM = 13.0
+SELDOM, UNSURE = 9.0, 2.0
 # Before a subject has shown how its days differ, this PSI between two of the same weekday is natural. The belief weighs
 # as much as so many days of evidence, and fades as they come: half of it after as many, a fifth after six weeks.
 PRIOR_VARIATION, PRIOR_DAYS = 0.03, 10.0
@@ -341,7 +341,7 @@ def _judge(
     weight = PRIOR_DAYS**2 / (PRIOR_DAYS + found.evidence)
     days = weight + found.evidence
     phi = np.maximum((weight * prior + found.evidence * found.ratio) / days, 1.0)
-    unsure = np.where(np.isnan(given_phi), np.sqrt(np.maximum(found.spread, least) / days), 0.0)
+    unsure = np.where(np.isnan(given_phi), UNSURE * np.sqrt(np.maximum(found.spread, least) / days), 0.0)
     phi = np.where(np.isnan(given_phi), phi, given_phi)
     floor = noise * phi
     wander = scale + noise * (phi + unsure - 1)  # mean square along the direction in which days differ, at worst
