@@ -15,6 +15,7 @@ BENCHMARKS = {
     "fit": "Fitting and forecasting with each built-in",
     "tick": "The compute of a tick, as series and watches grow",
     "exposition": "/metrics with 100,000 gauges",
+    "psi": "PSI of 1,000 models over 10 million events",
     "ingest": "Durable ingest of prediction events",
     "alerts": "5,000 alerts through faults and kills",
 }

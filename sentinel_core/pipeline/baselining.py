@@ -157,10 +157,12 @@ def _made(
 def _packs(requests: Sequence[Request]) -> Iterator[list[Request]]:
     """Requests of neighbouring models, few enough that their events fit into memory."""
     pack: list[Request] = []
+    events = 0
     for request in sorted(requests, key=lambda one: one.model.id):
-        if pack and sum(one.model.events for one in pack) + request.model.events > READ_EVENTS:
+        events += request.model.events
+        if pack and events > READ_EVENTS:
             yield pack
-            pack = []
+            pack, events = [], request.model.events
         pack.append(request)
     if pack:
         yield pack

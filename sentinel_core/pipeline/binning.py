@@ -87,7 +87,7 @@ def fit(
         )
         for place, (request, version) in enumerate(zip(requests, versions, strict=True))
     ]
-    return contents, _counted(requests, parts)
+    return contents, _counted(requests, parts, hour_seconds)
 
 
 def recount(store: Store, judged: Sequence[Judged], start: int, hour_seconds: int) -> Counted:
@@ -98,12 +98,12 @@ def recount(store: Store, judged: Sequence[Judged], start: int, hour_seconds: in
         bins = [one.content.outputs.get(output) for one in judged]
         if any(one is not None for one in bins):
             parts.append((output, hourly_counts(bins, rows.subject, rows.hour, rows.columns[name])))
-    return _counted(judged, parts)
+    return _counted(judged, parts, hour_seconds)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Events of some models, grouped by model: subject [n] is the place in the list of them, hour [n] a start."""
+    """Events of some models, grouped by model: subject [n] is the place in the list of them, hour [n] its number."""
 
     subject: IntArray
     ts: IntArray
@@ -119,9 +119,7 @@ class _Rows:
         # 16 bits are sorted by radix: ten times as fast
         order = np.argsort(subject.astype(np.uint16) if len(ids) < 2**16 else subject, kind="stable")
         ts = found["ts"][order]
-        return cls(
-            subject[order], ts, ts // hour_seconds * hour_seconds, {name: found[name][order] for name in OUTPUTS}
-        )
+        return cls(subject[order], ts, ts // hour_seconds, {name: found[name][order] for name in OUTPUTS})
 
     def within(self, requests: Sequence[Request]) -> BoolArray:
         """Which events [n] the bins are fitted on."""
@@ -134,13 +132,13 @@ class _Rows:
         return use
 
 
-def _counted(of: Sequence[Request] | Sequence[Judged], parts: Sequence[Part]) -> Counted:
+def _counted(of: Sequence[Request] | Sequence[Judged], parts: Sequence[Part], hour_seconds: int) -> Counted:
     ids = np.array([one.model.id for one in of], np.int64)
     none = np.empty(0, np.int64)
     return Counted(
         np.concatenate([none, *(ids[part.subject] for _, part in parts)]),
         np.concatenate([none, *(np.full(len(part.subject), output) for output, part in parts)]),
-        np.concatenate([none, *(part.hour for _, part in parts)]),
+        np.concatenate([none, *(part.hour * hour_seconds for _, part in parts)]),
         np.concatenate([np.empty((0, WIDTH), np.int32), *(part.counts for _, part in parts)]),
     )
 
@@ -154,10 +152,11 @@ def _kept(request: Request, place: int, own: Sequence[Part], hour_seconds: int) 
     for output, part in own:
         mine = part.subject == place
         blocks = np.zeros((1, depth, WIDTH))
-        np.add.at(blocks[0], np.minimum((request.t1 - 1 - part.hour[mine]) // block, depth - 1), part.counts[mine])
+        ages = (request.t1 - 1 - part.hour[mine] * hour_seconds) // block
+        np.add.at(blocks[0], np.minimum(ages, depth - 1), part.counts[mine])
         if not blocks.any():
             continue
-        ages, none = np.array([depth]), np.zeros(1, np.int64)
-        profile = monitor.profile(blocks, per_day, ages, np.array([HISTORY_DAYS // WEEK]), none)
+        history, skip = np.array([depth]), np.zeros(1, np.int64)
+        profile = monitor.profile(blocks, per_day, history, np.array([HISTORY_DAYS // WEEK]), skip)
         profiles[output] = listed(profile[0])
     return Kept(request.t1, per_day, profiles)

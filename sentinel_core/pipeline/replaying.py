@@ -142,10 +142,12 @@ def _joined(rows: Sequence[Columns]) -> Columns:
 def _packs(models: Sequence[MonitoredModel]) -> Iterator[list[MonitoredModel]]:
     """Models whose events fit into memory together: of versions that serve no more they are counted anew."""
     pack: list[MonitoredModel] = []
+    events = 0
     for model in models:
-        if pack and sum(one.events for one in pack) + model.events > READ_EVENTS:
+        events += model.events
+        if pack and events > READ_EVENTS:
             yield pack
-            pack = []
+            pack, events = [], model.events
         pack.append(model)
     if pack:
         yield pack

@@ -252,8 +252,9 @@ def delete(connection: sa.Connection, model_id: int) -> dict[str, int]:
 
 
 def _model(row: sa.Row[Any]) -> MonitoredModel:
-    values = dict(row._mapping)
-    return MonitoredModel(**values | {"settings": json.loads(values["settings"])})
+    model_id, project_id, name, enabled, settings, version, events, first, last, revision, created_at = tuple(row)
+    own = json.loads(settings) if settings != "{}" else {}
+    return MonitoredModel(model_id, project_id, name, enabled, own, version, events, first, last, revision, created_at)
 
 
 def _named(connection: sa.Connection, names: Iterable[tuple[int, str]]) -> dict[tuple[int, str], MonitoredModel]:
@@ -363,7 +364,7 @@ def add_baselines(connection: sa.Connection, rows: Sequence[BaselineRow]) -> Non
 
 def _baselines(connection: sa.Connection, query: sa.Select[Any]) -> list[BaselineRow]:
     ordered = query.order_by(schema.baselines.c.model_id, schema.baselines.c.version)
-    return [BaselineRow(**row._mapping) for row in connection.execute(ordered)]
+    return [BaselineRow(*row) for row in connection.execute(ordered)]
 
 
 # ---- labels ----------------------------------------------------------------------------------------------------------
