@@ -10,8 +10,8 @@ A generator is a function `generator(rng, hours, per_hour) -> (hour, value)`:
     rng       numpy.random.Generator, another one for each model
     hours     how many hours to simulate; hour 0 is a midnight
     per_hour  events an hour on average
-    hour      int64 [n], the hour of each event, ascending
-    value     [n]: scores as float64 (NaN: missing), or labels as text
+    hour      [n] the hour of each event, 0 to hours - 1
+    value     [n] scores as numbers (NaN: missing), or labels as text or booleans
 Drift is the same world with all scores moved, or with labels and discrete scores replaced, by a PSI of 0.25 for good.
 """
 
@@ -77,16 +77,28 @@ def generator(world: str) -> Generator:
     return found
 
 
+def events(task: Task, rng: np.random.Generator) -> tuple[IntArray, NDArray[np.generic]]:
+    """What a world's generator gives, in order of time; text and booleans are labels, all else is scores."""
+    given_hour, given_value = generator(task.world)(rng, task.hours, task.rate)
+    hour, value = np.asarray(given_hour), np.asarray(given_value)
+    if hour.shape != value.shape or hour.ndim != 1 or not len(hour):
+        raise ValueError(f"{task.world}: hour {hour.shape} and value {value.shape} are not two arrays of one length")
+    if hour.min() < 0 or hour.max() >= task.hours:
+        raise ValueError(f"{task.world}: hours go from {hour.min()} to {hour.max()}, not from 0 to {task.hours - 1}")
+    order = np.argsort(hour, kind="stable")
+    value = value.astype(np.float64) if value.dtype.kind in "fiu" else value.astype(str)
+    return hour[order].astype(np.int64), value[order]
+
+
 class Simulation:
     """One model, hour by hour, over events that are known beforehand."""
 
     def __init__(self, hour: IntArray, value: NDArray[np.generic]) -> None:
         if value.dtype.kind == "f":
-            self.value: FloatArray | IntArray = value.astype(np.float64)
+            self.value: FloatArray | IntArray = value.astype(np.float64, copy=False)
         else:
-            _, self.value = np.unique(value.astype(str), return_inverse=True)
-            self.value = self.value.astype(np.int64) + 1
-        self.hour = hour.astype(np.int64)
+            self.value = np.unique(value, return_inverse=True)[1].astype(np.int64) + 1
+        self.hour = hour
         self.hours = int(self.hour[-1]) + 1
         self.first = int(self.hour[0])
         self.bins: Bins | None = None
@@ -222,7 +234,7 @@ class Simulation:
 def simulate(task: Task) -> Outcome:
     """Run one model."""
     rng = np.random.default_rng([task.seed, zlib.crc32(task.world.encode()), int(task.rate * 1000)])
-    hour, value = generator(task.world)(rng, task.hours, task.rate)
+    hour, value = events(task, rng)
     shift = 0
     if task.drift is not None:
         shift = WARM_UP + int(rng.integers(WEEK))
