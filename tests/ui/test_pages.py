@@ -105,7 +105,7 @@ def own_world(tmp_path: Path) -> Iterator[World]:
 def names(page: str) -> list[str]:
     """The models and watches on the overview, in order."""
     table = page[page.index('id="fleet"') :]
-    return re.findall(r'<th scope="row"><a href="[^"]*">(.*?)</a>', table)
+    return re.findall(r'<th scope="row"><a id="to[^"]*" href="[^"]*">(.*?)</a>', table)
 
 
 # ---- the overview ----------------------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ def test_incidents_are_filtered_and_paged(world: World) -> None:
 
         def found(**asked: str | int) -> list[str]:
             page = client.get("/incidents", params=asked).text
-            return re.findall(r'<th scope="row"><a href="/incidents/(\d+)">', page)
+            return re.findall(r'<th scope="row"><a id="[^"]*" href="/incidents/(\d+)">', page)
 
         assert found() == ["3", "2", "1"]
         assert found(state="open") == ["3", "1"]

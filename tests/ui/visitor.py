@@ -49,7 +49,8 @@ class Visitor:
         for scheme in ("light", "dark"):
             self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             # only contrast can differ between the schemes
-            only = {"runOnly": {"type": "rule", "values": ["color-contrast"]}} if scheme == "dark" else {}
+            only: dict[str, Any] = {"resultTypes": ["violations"]}
+            only |= {"runOnly": {"type": "rule", "values": ["color-contrast"]}} if scheme == "dark" else {}
             result: dict[str, Any] = self.page.evaluate("options => axe.run(document, options)", only)
             for violation in result["violations"]:
                 where = "; ".join(node["html"][:160] + " " + node["failureSummary"] for node in violation["nodes"][:3])
