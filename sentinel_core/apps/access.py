@@ -113,8 +113,13 @@ class Access:
         public = config.external_url is not None and not is_loopback(urlsplit(config.external_url).hostname or "")
         if config.require_login or public or not self._private:
             return False
-        near = request.client is not None and is_loopback(request.client.host)
-        return near and not any(header in request.headers for header in FORWARDING)
+        return is_near(request)
+
+
+def is_near(request: Request) -> bool:
+    """Whether a request comes from this machine, and through no proxy on it."""
+    near = request.client is not None and is_loopback(request.client.host)
+    return near and not any(header in request.headers for header in FORWARDING)
 
 
 async def read_form(request: Request, limit: int = FORM_BYTES) -> dict[str, str]:

@@ -27,7 +27,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sentinel_core.apps import events, ui
-from sentinel_core.apps.access import Access
+from sentinel_core.apps.access import Access, is_near
 from sentinel_core.apps.api.application import PREFIX, create_api
 from sentinel_core.apps.api.problems import problem
 from sentinel_core.apps.event_writer import EventWriter
@@ -155,9 +155,12 @@ class _Sidecar:
         return PlainTextResponse(f"Sentinel is not ready: {reason}.\n", 503)
 
     async def metrics_page(self, request: Request) -> Response:
-        """GET /metrics: off this machine the models of a project are shown to its keys, and to who may see it."""
+        """GET /metrics: off this machine the models of a project are shown to its keys, and to who may see it.
+
+        What comes through a proxy does not come from this machine.
+        """
         projects: set[str] | None = None
-        if not self.private:
+        if not (self.private and is_near(request)):
             try:
                 projects = await self._projects(request)
             except StoreError as error:
@@ -189,7 +192,7 @@ class _Sidecar:
 
     async def reload(self, request: Request) -> Response:
         """POST /-/reload, from this machine only: read the configuration file again, or say what is wrong with it."""
-        if not (request.client and is_loopback(request.client.host)):
+        if not is_near(request):
             return _problem(403, "forbidden", "POST /-/reload is answered on this machine only")
         if self._file is None:
             return _problem(409, "bad_data", "this sidecar was not started from a configuration file")

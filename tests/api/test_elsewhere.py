@@ -52,6 +52,22 @@ def test_metrics_show_a_projects_models_to_its_keys(elsewhere: httpx.Client, wor
     assert projects("ingest key") == projects("nobody") == set()
 
 
+@pytest.mark.parametrize("header", ["x-forwarded-for", "x-real-ip", "via"])
+def test_a_proxy_on_this_machine_is_not_this_machine(world: World, header: str) -> None:
+    """What came through one sees no model without a key, and cannot reload; a scrape from beside it sees them all."""
+
+    def metrics(**headers: str) -> str:
+        return world.client.get("/metrics", headers=headers).text
+
+    eventually(lambda: 'project="other"' in metrics())
+    assert "sentinel_model_state{" not in metrics(**{header: "203.0.113.7"})
+    seen = metrics(**{header: "203.0.113.7"}, **world.callers["read key"])
+    assert 'project="default"' in seen
+    assert 'project="other"' not in seen
+    assert world.client.post("/-/reload").status_code == 409
+    assert world.client.post("/-/reload", headers={header: "203.0.113.7"}).status_code == 403
+
+
 def test_odd_names_of_projects_and_models() -> None:
     """A name with quotes in it is told from another's, and a model cannot pretend to be of another project."""
     lines = [
