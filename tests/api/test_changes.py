@@ -218,6 +218,13 @@ def test_a_projects_name_is_the_installations(world: World) -> None:
     assert (entry["action"], entry["actor"], entry["detail"]) == ("project.change", "admin", {"name": "mine"})
 
 
+@pytest.mark.parametrize("name", ["", "  ", "x" * 65, "a\x00b", "a\u202eb"])
+def test_a_projects_name_can_be_read(world: World, name: str) -> None:
+    """Whoever sends it, by whatever door: it is refused before PostgreSQL would."""
+    problem(world.ask("admin", "POST", "/v1/projects", {"name": name}), 422)
+    problem(world.ask("admin", "PATCH", f"/v1/projects/{world.mine.project}", {"name": name}), 422)
+
+
 @pytest.mark.parametrize("path", ["drift", "activity"])
 def test_a_model_without_events_has_no_history(world: World, path: str) -> None:
     """Before its first event a model's history is empty, whatever span is asked for."""

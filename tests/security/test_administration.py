@@ -216,6 +216,14 @@ def test_no_user_is_said(run: Run) -> None:
     assert run.out == "Nobody can log in; `sentinel users create NAME` makes the first admin.\n"
 
 
+@pytest.mark.parametrize("name", ["", "x" * 65, "a\tb"])
+def test_a_project_has_a_name_that_can_be_read(run: Run, name: str) -> None:
+    """Others are refused in words."""
+    assert main(["projects", "create", name]) == 1
+    assert run("projects list") == 0
+    assert len(run.out.splitlines()) == 2
+
+
 @pytest.mark.postgres
 def test_everything_works_on_postgresql(run: Run, postgres_url: str) -> None:
     """Keys and users in a database that has no tables yet."""

@@ -16,7 +16,6 @@ from sentinel_core.apps.api.values import (
     Id,
     IdIn,
     Limit,
-    LongName,
     Moment,
     MomentIn,
     Name,
@@ -70,7 +69,7 @@ class Keys(Answer):
 class NewKey(Body):
     """A key to make."""
 
-    name: LongName = Field(examples=["fraud-service"])
+    name: Name = Field(examples=["fraud-service"])
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=3)] = Field(
         description="ingest: send events; read: GET; admin: everything of its project but users and projects",
         examples=[["ingest"]],

@@ -85,7 +85,6 @@ MomentIn = Annotated[float, BeforeValidator(parse_moment), _MOMENT_SCHEMA]  # of
 # One line of text: what PostgreSQL cannot hold (NUL), and what no header or log should carry, is refused.
 _LINE = r"^[^\x00-\x1f\x7f]+$"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=_LINE)]
-LongName = Annotated[str, StringConstraints(min_length=1, max_length=120, pattern=_LINE)]
 Reason = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*$")]
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=_LINE)]
 

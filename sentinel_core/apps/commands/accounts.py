@@ -8,11 +8,13 @@ import sqlalchemy as sa
 
 from sentinel_core.apps.commands.rights import allow, project_of
 from sentinel_core.apps.services import Backend
-from sentinel_core.errors import NotFoundError, StoreError
+from sentinel_core.errors import InvalidError, NotFoundError, StoreError
 from sentinel_core.security import audit, keys, users
 from sentinel_core.security.keys import NewKey
 from sentinel_core.security.principals import Principal
 from sentinel_core.storage import model_store
+
+MAX_NAME = 64  # characters of a project's
 
 
 def create_key(
@@ -118,6 +120,7 @@ def change_user(
 def create_project(backend: Backend, principal: Principal, name: str, *, monitor_new_models: bool = True) -> int:
     """Add a project; returns its id."""
     allow(principal, "govern")
+    name = _project_name(name)
     with backend.store.database.write() as conn:
         project_id = model_store.add_project(conn, name, backend.now(), monitor_new_models=monitor_new_models)
         detail = {"monitor_new_models": monitor_new_models}
@@ -139,10 +142,17 @@ def change_project(
         project = project_of(conn, principal, project_id)
         if name is not None:
             allow(principal, "govern")
+            name = _project_name(name)
         model_store.change_project(conn, project_id, name=name, monitor_new_models=monitor_new_models)
         changes = {"name": name, "monitor_new_models": monitor_new_models}
         detail = {field: value for field, value in changes.items() if value is not None}
         _note_project(backend, conn, principal, "project.change", project_id, project.name, detail)
+
+
+def _project_name(name: str) -> str:
+    if not (name := name.strip()) or len(name) > MAX_NAME or not name.isprintable():
+        raise InvalidError({"name": f"takes 1 to {MAX_NAME} printable characters"})
+    return name
 
 
 def _note_project(
