@@ -156,6 +156,8 @@ class Database:
             yield
         except sa.exc.OperationalError as error:  # locks, full disks, lost servers; IntegrityError stays what it is
             raise StoreError(self._explain(error)) from error
+        except sa.exc.TimeoutError as error:  # of the pool: every connection waits for somebody else's transaction
+            raise StoreError(f"{self.shown_url} is too busy: {error}; try again in a moment") from error
         except sa.exc.ProgrammingError as error:
             if any(words in str(error.orig) for words in ("no such table", "no such column", "does not exist")):
                 raise StoreError(_UNMIGRATED.format(url=self.shown_url)) from error

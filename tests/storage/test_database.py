@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,16 @@ def test_a_stuck_writer_is_named_after_the_wait(sql_url: str) -> None:
     assert total(waiting) == 2
     waiting.close()
     holder.close()
+
+
+def test_a_pool_without_a_free_connection_refuses(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind somebody who is stuck every connection waits; the next one to ask is told so."""
+    monkeypatch.setattr(store.database.engine.pool, "_timeout", 0.1)
+    with ExitStack() as stack:
+        for _ in range(15):
+            stack.enter_context(store.database.read())
+        with pytest.raises(StoreError, match="too busy"):
+            stack.enter_context(store.database.read())
 
 
 def test_waiting_writers_get_their_turn(tmp_path: Path) -> None:
