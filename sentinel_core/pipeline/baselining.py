@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from sentinel_core.alerts import outbox
 from sentinel_core.config import MonitorConfig
+from sentinel_core.durations import format_duration
 from sentinel_core.errors import ConfigError, ConflictError, NotFoundError
 from sentinel_core.incidents import lifecycle
 from sentinel_core.incidents import store as incidents
@@ -60,10 +61,11 @@ def requests_due(
     oldest:   events before this time are no longer stored, unix seconds
     """
     known = {one.model.id: one for one in judged}
+    uncounted = {one.model.id for one in judged if one.content.hour != hour_seconds}  # they have no counts at all
     calm = [
         (model, config)
         for model, config in zip(models, settings, strict=True)
-        if model.first_event_at is not None and model.id not in troubled
+        if model.first_event_at is not None and (model.id not in troubled or model.id in uncounted)
     ]
     day = DAY_HOURS * hour_seconds
     begins = [known[model.id].begin if model.id in known else model.first_event_at or 0 for model, _ in calm]
@@ -84,8 +86,8 @@ def _next(one: Judged, aged: bool, hour: int, hour_seconds: int, oldest: int) ->
     content, row = one.content, one.baseline
     begin = max(one.begin, hour - REACH_HOURS * hour_seconds)
     lacking = begin < oldest - DAY_SECONDS  # retention drops whole days
-    if content.most != one.settings.bins:
-        reason = f"{one.settings.bins} bins instead of {content.most}"
+    if content.most != one.settings.bins or content.hour != hour_seconds:
+        reason = f"now {one.settings.bins} bins, counted every {format_duration(hour_seconds)}"
         if row.kind != "sliding":
             return None if row.t0 < oldest else _like(one, row.kind, row.t0, row.t1, reason, content.since)
         if lacking:  # the history begins anew: what is gone cannot be counted in other bins

@@ -80,6 +80,7 @@ def fit(
         Content(
             outputs={output: one for output, bins in enumerate(fitted) if (one := bins[place]) is not None},
             most=request.settings.bins,
+            hour=hour_seconds,
             fitted_days=max(0, hour - request.begin) // (DAY_HOURS * hour_seconds),
             since=request.since,
             accepted=version if request.accepted < 0 else request.accepted,

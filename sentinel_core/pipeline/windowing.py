@@ -45,6 +45,7 @@ class Content(msgspec.Struct, frozen=True):
     """What `baselines.bins` holds.
 
     most:        the setting `bins` that they were made for
+    hour:        seconds of an hour (`monitor_step`) that they count by
     fitted_days: how long the history was then
     since:       no earlier event belongs to the history: a new normal began there
     accepted:    version with which it began
@@ -53,6 +54,7 @@ class Content(msgspec.Struct, frozen=True):
 
     outputs: dict[int, Bins]
     most: int
+    hour: int
     fitted_days: int
     since: int | None = None
     accepted: int = 0

@@ -304,6 +304,17 @@ def test_other_bins_make_a_new_version(world: MonitoredWorld) -> None:
     assert shown.n_baseline[-1] == pytest.approx(shown.n_baseline[-2], rel=0.05)
 
 
+def test_another_length_of_the_hour_counts_anew(world: MonitoredWorld) -> None:
+    """Where monitor_step changes the past is counted by the new hour, and nothing is silent because of it."""
+    half = world.another(monitor_step="30m")
+    world.send(t0=START + HOUR, t1=START + 2 * HOUR)
+    world.clock.now = START + 2 * HOUR + 60.0
+    half.drain()
+    assert [hour.hour for hour in half.evaluate().hours] == [START + HOUR + 1800, START + 2 * HOUR]
+    assert world.state() == "ok"
+    assert world.incidents() == []
+
+
 def test_labels_and_numbers_beside_scores(new_world: NewWorld) -> None:
     """Labels have their texts in the distributions; a model may have any of the three outputs."""
     world = new_world()
