@@ -196,7 +196,7 @@ def monitor_problems(monitor: "MonitorConfig", where: str) -> list[str]:
         found.append(f"{where}max_current_days: {days} is not between current_hours and 7 days")
     if monitor.baseline not in ("same_weekday", "preceding"):
         found.append(f"{where}baseline: {monitor.baseline!r} is unknown; write same_weekday or preceding")
-    ranges = {"baseline_weeks": (2, 8), "baseline_days": (1, 28), "bins": (4, 15), "min_samples": (50, 1_000_000)}
+    ranges = {"baseline_weeks": (2, 5), "baseline_days": (1, 28), "bins": (4, 15), "min_samples": (50, 1_000_000)}
     for name, (least, most) in ranges.items():
         if not least <= getattr(monitor, name) <= most:
             found.append(f"{where}{name}: {getattr(monitor, name)} is not between {least} and {most:,}")
