@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
-import numpy as np
 
-from sentinel_core.monitoring import psi
 from sentinel_core.monitoring.histograms import Bins
 from sentinel_core.monitoring.monitor import State, Verdicts
 from sentinel_core.windows import FloatArray
@@ -107,9 +105,8 @@ def describe(
 
 def _output(verdicts: Verdicts, row: int, output: str, bins: Bins, texts: Mapping[int, str]) -> OutputAssessment:
     baseline, current = verdicts.baseline_counts[row], verdicts.current_counts[row]
-    n, m = baseline.sum(), current.sum()
-    adds = psi.contributions(baseline, current) if n and m else np.zeros(len(baseline))
-    sides = baseline / max(n, 1), current / max(m, 1), adds
+    n, m = float(verdicts.n_baseline[row]), float(verdicts.n_current[row])
+    columns = baseline / max(n, 1), current / max(m, 1), verdicts.contributions[row]
 
     def number(values: FloatArray) -> float | None:
         return None if math.isnan(values[row]) else float(values[row])
@@ -128,5 +125,5 @@ def _output(verdicts: Verdicts, row: int, output: str, bins: Bins, texts: Mappin
         n_baseline=round(n),
         n_current=round(m),
         days=int(verdicts.days[row]),
-        bins=tuple(map(BinShare, bins.names(texts), *(side.tolist() for side in sides))),
+        bins=tuple(map(BinShare, bins.names(texts), *(column.tolist() for column in columns))),
     )

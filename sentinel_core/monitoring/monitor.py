@@ -11,6 +11,7 @@ each day of the past with its own baseline. An hour can so be evaluated again, o
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,6 +124,12 @@ class Verdicts:
     silent: BoolArray  # no events, where there used to be some at this time of the week
     baseline_counts: FloatArray
     current_counts: FloatArray
+
+    @cached_property
+    def contributions(self) -> FloatArray:
+        """What each bin adds to the PSI [S, W]; 0 where a side is empty."""
+        both = (self.n_baseline > 0) & (self.n_current > 0)
+        return np.where(both[:, None], psi.contributions(self.baseline_counts, self.current_counts), 0.0)
 
 
 def block_hours(config: "MonitorConfig") -> int:
