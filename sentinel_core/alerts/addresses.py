@@ -26,6 +26,7 @@ KEPT_CONNECTIONS = 8  # to one host; how many there are at once is the dispatche
 _TRIED = 3  # addresses of one name
 _NAT64 = IPv6Network("64:ff9b::/96")
 _UNICAST = IPv6Network("2000::/3")  # all that was ever given to the internet
+_SENDING = ("socket.connect", "socket.sendto", "socket.sendmsg")  # a datagram needs no connection
 _guard = threading.local()
 
 
@@ -74,8 +75,9 @@ class Addresses:
     def guarded(self) -> Iterator[None]:
         """Refuse forbidden connections of the calling thread, whatever library makes them.
 
-        For libraries that resolve and connect by themselves: every `connect` of Python's sockets is checked as it
-        happens. The library sees a PermissionError; PermanentDeliveryError at the end, whatever it made of that.
+        For libraries that resolve and connect by themselves: every `connect` of Python's sockets, and every datagram,
+        is checked as it happens. The library sees a PermissionError; PermanentDeliveryError at the end, whatever it
+        made of that.
         """
         _install_guard()
         _guard.addresses, _guard.refusal = self, None
@@ -94,7 +96,7 @@ def _install_guard() -> None:
 
 def _audit(event: str, arguments: tuple[object, ...]) -> None:
     addresses: Addresses | None = getattr(_guard, "addresses", None)
-    if event != "socket.connect" or addresses is None:
+    if addresses is None or event not in _SENDING or arguments[1] is None:  # no address: it is connected already
         return
     target = arguments[1]
     host = str(target[0]) if isinstance(target, tuple) else ""  # a path is a socket of this machine

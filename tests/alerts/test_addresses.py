@@ -200,6 +200,30 @@ def test_a_guarded_thread_reaches_no_socket_of_this_machine(tmp_path: Path) -> N
             connect()
 
 
+@pytest.mark.parametrize("send", ["sendto", "sendmsg"])
+def test_a_guarded_thread_sends_no_datagram_to_forbidden_addresses(send: str) -> None:
+    """rsyslog:// and its like never connect; a connected socket's datagrams were checked with its connection."""
+
+    def forbidden() -> None:
+        with Addresses().guarded(), socket.socket(type=socket.SOCK_DGRAM) as client, suppress(PermissionError):
+            if send == "sendto":
+                client.sendto(b"x", address)
+            else:
+                client.sendmsg([b"x"], [], 0, address)
+
+    with socket.socket(type=socket.SOCK_DGRAM) as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.setblocking(False)
+        address = listening.getsockname()
+        with pytest.raises(PermanentDeliveryError, match=r"127\.0\.0\.1 is no public address"):
+            forbidden()
+        with pytest.raises(BlockingIOError):
+            listening.recv(1)
+        with LOOPBACK.guarded(), socket.socket(type=socket.SOCK_DGRAM) as client:
+            client.connect(address)
+            client.sendmsg([b"x"])
+
+
 @contextmanager
 def tls_server(folder: Path, name: str) -> Iterator[int]:
     """A TLS port with a certificate of a name, which answers 204 once."""
