@@ -40,7 +40,7 @@ PEPPER = Pepper(b"of the tests of the pages" * 2)
 TEST = command_line("test")
 PASSWORD = "several words are good"
 CHEAP = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
-NO_BINS = Content(outputs={}, most=10, fitted_days=7).to_json()  # nothing here is counted in them
+NO_BINS = Content(outputs={}, most=10, fitted_days=7, hour=HOUR).to_json()  # nothing here is counted in them
 PEOPLE = {"ada": "admin", "otto": "operator", "vera": "viewer"}
 
 REQUESTS = WatchConfig(

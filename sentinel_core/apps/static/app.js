@@ -86,7 +86,7 @@ function draw(figure) {
     width: canvas.clientWidth, height: canvas.clientHeight, series, bands,
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
     legend: {show: false}, cursor: {y: false, drag: {setScale: false}, points: {size: 6}},
-    padding: [8, 8, 0, 0],
+    padding: [8, 18, 0, 0],
     scales: {x: {time: true, range: (_, low, high) => [low - room, high + room]}, y: {range: () => heights}},
     axes: [{...axis, grid: {show: false}, size: 28, values: (_, ticks) => ticks.map(clock)}, {...axis, size: 56, values: (_, ticks) => ticks.map(shown)}],
     hooks: {drawClear: [under], draw: [over], setCursor: [said]},
