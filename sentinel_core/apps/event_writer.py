@@ -169,6 +169,7 @@ class EventWriter:
         database = self._store.database
         with database.append() if wanted <= self._models.keys() else database.write() as connection:
             models = self._ids(connection, wanted, now)
+            self._name_projects(connection)
             columns = _columns(group, models)
             new = self._seen.new(columns.id)
             kept = columns.where(new)
@@ -191,8 +192,14 @@ class EventWriter:
         alive = sa.select(sa.func.count()).where(monitored_models.c.id.in_(list(known.values())))
         if len(known) < len(wanted) or connection.execute(alive).scalar_one() < len(known):
             known = {key: model.id for key, model in model_store.register(connection, wanted, now).items()}
-            self._projects = {project.id: project.name for project in model_store.projects(connection)}
         return known
+
+    def _name_projects(self, connection: sa.Connection) -> None:
+        """Know what projects are called; where one is renamed counting begins anew, as another may take its name."""
+        names = {project.id: project.name for project in model_store.projects(connection)}
+        if any(names.get(one) != name for one, name in self._projects.items()):
+            self._metrics.events.clear()
+        self._projects = names
 
     def _count(self, project_id: int, model: str, outcome: str, count: int) -> None:
         project = self._projects.get(project_id, str(project_id))
@@ -202,7 +209,7 @@ class EventWriter:
         """Read the digests of the last days: first of the log, then of the segments that a drain moves them to."""
         seen, now, after = Remembered(), self._now(), 0
         with self._store.database.read() as connection:
-            self._projects = {project.id: project.name for project in model_store.projects(connection)}
+            self._name_projects(connection)
         while True:
             with self._store.database.read() as connection:
                 rows = event_log.read(connection, after=after)

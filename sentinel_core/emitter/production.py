@@ -83,8 +83,8 @@ class ProductionLoader:
 
     def _what_changes(self, connection: sa.Connection) -> Sequence[object]:
         """Moves with every drain, evaluation, transition, and change of a model by hand."""
-        models = schema.monitored_models
-        return connection.execute(
+        models, projects = schema.monitored_models, schema.projects
+        moved = connection.execute(
             sa.select(
                 sa.select(sa.func.max(schema.monitor_progress.c.revision)).scalar_subquery(),
                 sa.select(sa.func.max(schema.incident_transitions.c.id)).scalar_subquery(),
@@ -92,6 +92,7 @@ class ProductionLoader:
                 sa.select(sa.func.sum(models.c.revision)).scalar_subquery(),
             )
         ).one()
+        return *moved, *connection.execute(sa.select(projects.c.id, projects.c.name).order_by("id"))
 
     def _read(self, connection: sa.Connection) -> Production:
         incidents, severities = self._incidents(connection)

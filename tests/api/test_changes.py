@@ -8,8 +8,10 @@ from contextlib import contextmanager
 import pytest
 import sqlalchemy as sa
 
+from sentinel_core.apps.api.values import moment
 from sentinel_core.storage import schema
-from tests.api.world import MODEL, PASSWORD, SLACK, World, problem
+from tests.api.world import MODEL, NOW, PASSWORD, SLACK, World, problem
+from tests.apps.server import eventually
 
 
 def test_an_incident_from_opening_to_closing(world: World) -> None:
@@ -62,10 +64,12 @@ def test_settings_by_compare_and_set(world: World) -> None:
 
 
 def test_enabling_and_disabling(world: World) -> None:
-    """A model is switched off and on; doing so twice changes nothing more."""
+    """A model is switched off, which ends its incident, and on; doing so twice changes nothing more."""
     path = f"/v1/models/{world.mine.model}"
     for action, enabled in (("disable", False), ("disable", False), ("enable", True)):
         assert world.ask("operator", "POST", f"{path}/{action}").json()["enabled"] is enabled
+        incident = world.ask("viewer", "GET", f"/v1/incidents/{world.mine.incident}").json()
+        assert incident["state"] == "resolved"  # nobody evaluates it any more
     assert [one for one in world.audited() if one.startswith("model")] == ["model.disable", "model.enable"]
 
 
@@ -216,6 +220,17 @@ def test_a_projects_name_is_the_installations(world: World) -> None:
     assert world.ask("admin", "PATCH", path, {"name": "mine"}).json()["name"] == "mine"
     entry = world.ask("admin key", "GET", "/v1/audit").json()["items"][0]
     assert (entry["action"], entry["actor"], entry["detail"]) == ("project.change", "admin", {"name": "mine"})
+
+
+def test_a_renamed_project_is_called_so_on_metrics(world: World) -> None:
+    """Its old name may be given to another project, whose keys must not see what was counted under it."""
+    event = {"model_id": "new", "event_time": moment(NOW), "score": 0.5}
+    assert world.ask("ingest key", "POST", "/v1/events", event).status_code == 202
+    path = f"/v1/projects/{world.mine.project}"
+    assert world.ask("admin", "PATCH", path, {"name": "renamed"}).status_code == 200
+    assert world.ask("ingest key", "POST", "/v1/events", event).status_code == 202
+    eventually(lambda: 'project="default"' not in world.client.get("/metrics").text)
+    assert 'model="new",outcome="accepted",project="renamed"} 1.0' in world.client.get("/metrics").text
 
 
 @pytest.mark.parametrize("name", ["", "  ", "x" * 65, "a\x00b", "a\u202eb"])

@@ -127,7 +127,7 @@ def _tenant(conn: sa.Connection, project: int) -> Tenant:
             kind="sliding",
             t0=NOW - 168 * HOUR,
             t1=NOW - 24 * HOUR,
-            bins=Content({0: Bins("numeric", edges=(0.5,))}, 10, 6).to_json(),
+            bins=Content({0: Bins("numeric", edges=(0.5,))}, 10, HOUR, 6).to_json(),
             actor="sentinel",
             reason="the first one",
             created_at=NOW,
