@@ -20,6 +20,8 @@ SETTINGS = "/v1/models/{model}/settings"
         ("/v1/models/one", "model_id"),
         ("/v1/models/1.5", "model_id"),
         ("/v1/models/%00", "model_id"),
+        ("/v1/models/a%0Ab", "model_id"),
+        ("/v1/models/a%0Ab/drift", "model_id"),
         ("/v1/models/%ED%A0%80", "model_id"),
         ("/v1/models?limit=0", "limit"),
         ("/v1/models?limit=-5", "limit"),
