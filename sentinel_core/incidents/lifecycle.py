@@ -101,8 +101,12 @@ class Status:
 
     @property
     def ended_at(self) -> float:
-        """When it was resolved or closed last; an active one has not ended."""
-        return max(self.resolved_at or 0.0, self.closed_at or 0.0)
+        """When it was resolved, or closed without that; 0 where it is active.
+
+        Closing what was over moves nothing: a recurrence would make one incident of weeks that were calm, and all of
+        their hours would be missing in later baselines.
+        """
+        return self.resolved_at or self.closed_at or 0.0
 
 
 @dataclass(frozen=True)

@@ -121,11 +121,14 @@ def test_a_recurrence_within_a_day_reopens() -> None:
     assert went[-1] == "opened"
 
 
-def test_a_closed_one_reopens_within_a_day_of_its_closing() -> None:
-    """The day counts from what happened last."""
-    ended = (condition("warning"), "resolve", ("close", 20.0))
+def test_a_closed_one_reopens_within_a_day_of_its_end() -> None:
+    """The day counts from the closing of an acknowledged one; closing a resolved one does not begin it anew."""
+    ended = (condition("warning"), "acknowledge", ("close", 20.0))
     assert walk(*ended, condition("warning", 44))[1][-1] == "reopened"  # type: ignore[arg-type]
     assert walk(*ended, condition("warning", 45))[1][-1] == "opened"  # type: ignore[arg-type]
+    tidied = (condition("warning"), ("resolve", 1.0), ("close", 1_000.0))
+    assert walk(*tidied, condition("warning", 25))[1][-1] == "reopened"  # type: ignore[arg-type]
+    assert walk(*tidied, condition("warning", 1_001))[1][-1] == "opened"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("action", ["resolve", "accept"])
