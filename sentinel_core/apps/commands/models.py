@@ -5,9 +5,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from sentinel_core.alerts import outbox
 from sentinel_core.apps.commands.rights import allow, context, valid
 from sentinel_core.apps.services import Backend
 from sentinel_core.errors import NotFoundError
+from sentinel_core.incidents import lifecycle
+from sentinel_core.incidents import store as incidents
 from sentinel_core.pipeline import baselining, deleting
 from sentinel_core.pipeline.baselining import Also
 from sentinel_core.pipeline.reports import DeletionReport
@@ -45,13 +48,20 @@ def change_settings(
 
 
 def enable_model(backend: Backend, principal: Principal, model_id: int, enabled: bool) -> None:
-    """Switch the evaluation of a model on or off; its events are recorded all the same."""
+    """Switch the evaluation of a model on or off; its events are recorded all the same.
+
+    Off resolves its incidents: nothing would ever end them, and receivers would be reminded of them for ever.
+    """
     allow(principal, "operate")
     with backend.store.database.write() as conn:
         model = _model(conn, principal, model_id)
         if model.enabled != enabled:
             model_store.set_enabled(conn, model_id, enabled)
             _noted(backend, principal, "model.enable" if enabled else "model.disable", model)(conn)
+        for incident in () if enabled else incidents.active(conn, model.project_id):
+            if incident.model_id == model_id:
+                why = "monitoring of the model was switched off"
+                outbox.record(conn, incident, lifecycle.act(incident, "resolve", principal.actor, why, backend.now()))
 
 
 def pin_baseline(backend: Backend, principal: Principal, model_id: int, start: int, end: int, reason: str = "") -> int:
