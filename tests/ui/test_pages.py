@@ -1,5 +1,6 @@
 """The pages, as a browser without JavaScript gets them, and what the server refuses."""
 
+import asyncio
 import re
 import threading
 from collections.abc import Iterator
@@ -449,3 +450,24 @@ def test_streams_are_bounded_and_end_with_the_server(tmp_path: Path, monkeypatch
     for thread in threads:
         thread.join(10)
     assert ended == [True, True]
+
+
+def test_a_crowd_that_comes_at_once_gets_no_more_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound holds for those, too, who ask before the first stream has begun."""
+    monkeypatch.setattr(changes, "MOST", 2)
+    with open_world(tmp_path, empty=True) as world:
+        url = httpx.URL(world.url)
+
+        async def code() -> bytes:
+            reader, writer = await asyncio.open_connection(url.host, url.port)
+            writer.write(b"GET /changes HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            try:
+                return (await reader.readline()).split()[1]
+            finally:
+                await asyncio.sleep(0.5)  # so that none makes room for another
+                writer.close()
+
+        async def crowd() -> list[bytes]:
+            return await asyncio.gather(*[code() for _ in range(60)])
+
+        assert sorted(asyncio.run(crowd())) == [b"200"] * 2 + [b"503"] * 58
