@@ -73,6 +73,12 @@ def request_of(events: Sequence[bytes], key: str) -> tuple[bytes, dict[str, str]
     return body, headers
 
 
+class _Accepted(msgspec.Struct):
+    accepted: int
+    duplicates: int
+    rejected: list[dict[str, Any]]
+
+
 @dataclass(frozen=True)
 class Answer:
     """What became of a batch.
@@ -95,13 +101,14 @@ class Answer:
 def answer_of(response: httpx.Response, events: int, now: float) -> Answer:
     """Judge a response to a batch of so many events; `now` is in unix seconds."""
     code = response.status_code
-    content = _content(response)
     if code == 202:
-        rejected = content.get("rejected") or []
-        reason = f"refused by Sentinel: {rejected[0].get('detail')}" if rejected else ""
-        accepted, duplicates = content.get("accepted", 0), content.get("duplicates", 0)
-        return Answer(True, accepted, duplicates, len(rejected), reason=reason)
-    reason = f"{code} {content.get('detail') or response.reason_phrase}"
+        try:
+            found = msgspec.json.decode(response.content, type=_Accepted)
+        except (msgspec.DecodeError, UnicodeDecodeError):  # a proxy's, a login page's: nothing was taken
+            return Answer(False, reason="202, but not from Sentinel: something else answers at its address")
+        reason = f"refused by Sentinel: {found.rejected[0].get('detail')}" if found.rejected else ""
+        return Answer(True, found.accepted, found.duplicates, len(found.rejected), reason=reason)
+    reason = f"{code} {_content(response).get('detail') or response.reason_phrase}"
     if code == 413 and events > 1:
         return Answer(False, split=True, reason=reason)
     if code in (400, 413, 415, 422):  # it would be refused again

@@ -39,6 +39,7 @@ class Moody:
 
     script: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     bodies: list[list[dict[str, Any]]] = field(default_factory=list)  # of every request, in order
+    foreign: list[bytes] = field(default_factory=list)  # bodies of 202 that are not Sentinel's, given first
     limit: int = 1_000  # events of a request; more are 413
     url: str = ""
 
@@ -61,7 +62,7 @@ def moody() -> Iterator[Moody]:
             if len(events) > state.limit:
                 status = 413
             content = {"accepted": len(events), "duplicates": 0, "rejected": []} if status == 202 else {"detail": "no"}
-            body = json.dumps(content).encode()
+            body = state.foreign.pop(0) if state.foreign else json.dumps(content).encode()
             self.send_response(status)
             for name, text in {"content-length": str(len(body)), **headers}.items():
                 self.send_header(name, text)

@@ -123,6 +123,17 @@ def test_the_same_event_goes_again_after_a_failure(moody: Moody, client: Client)
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("content", [b"", b"[]", b"<html>", b'{"accepted":null}', b"\xff", b'{"rejected":[1]}'])
+def test_a_202_of_somebody_else_takes_nothing(moody: Moody, client: Client, content: bytes) -> None:
+    """A proxy's answer is no acknowledgement, and ends no thread: the events go again."""
+    moody.foreign = [content]
+    client.send("fraud", score=1)
+    assert client.flush()
+    assert client.stats == Stats(accepted=1)
+    assert len(moody.bodies) == 2
+
+
+@pytest.mark.usefixtures("quick")
 def test_it_waits_as_long_as_it_is_told(moody: Moody, client: Client) -> None:
     """Retry-After is kept, also while somebody flushes."""
     moody.script = [(429, {"retry-after": "1"})]
