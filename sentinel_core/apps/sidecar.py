@@ -168,7 +168,7 @@ class _Sidecar:
                 projects = await self._projects(request)
             except StoreError as error:
                 return _problem(503, "unavailable", str(error))
-        return await asyncio.to_thread(self.live.metrics, request, projects)  # 0.3 s for 10,000 models
+        return await self.live.metrics(request, projects)
 
     async def _projects(self, request: Request) -> set[str] | None:
         """The names of the projects that a caller may read; None: all."""
