@@ -204,21 +204,23 @@ def _fit_numbers(values: FloatArray, most: int) -> Bins:
     held = np.searchsorted(values, candidates, "right") - np.searchsorted(values, candidates, "left")
     own = candidates[held >= max(count * OWN_BIN, 2)]
     with np.errstate(over="ignore"):  # below the least number there is no other
-        edges = np.unique(np.concatenate([quantiles, own, np.nextafter(own, -np.inf)]))
+        before = np.nextafter(own, -np.inf)
+    edges = np.unique(np.concatenate([quantiles, own, before]))
     edges = edges[np.isfinite(edges)]
     if len(own):
-        edges = _merged(edges, own, np.searchsorted(values, edges, "right") / count, 0.5 / most)
+        fixed = np.isin(edges, own) | np.isin(edges, before)
+        edges = _merged(edges, fixed, np.searchsorted(values, edges, "right") / count, 0.5 / most)
     return Bins("numeric", edges=tuple(edges.tolist()))
 
 
-def _merged(edges: FloatArray, own: FloatArray, below: FloatArray, least: float) -> FloatArray:
+def _merged(edges: FloatArray, fixed: NDArray[np.bool_], below: FloatArray, least: float) -> FloatArray:
     """Edges without those that cut less than `least` off a bin: beside a value's own bin little may be left over.
 
+    fixed: [edges] whether it bounds a value's own bin
     below: [edges] share of the baseline at or below each edge
 
     A value's own bin is never widened, and what lies between two of them stays apart, empty or not.
     """
-    fixed = np.isin(edges, own) | np.isin(edges, np.nextafter(own, -np.inf))
     keep: list[int] = []
     for index in range(len(edges)):
         start = below[keep[-1]] if keep else 0.0
