@@ -42,9 +42,10 @@ def rows(event: dg.AssetMaterialization, name: str) -> list[dict[str, Any]]:
 def checks(instance: dg.DagsterInstance, asset: str, name: str) -> tuple[bool, str]:
     """Whether the newest evaluation of a check passed, and its severity."""
     key = dg.AssetCheckKey(dg.AssetKey(asset), name)
-    [record] = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
-    assert record.event is not None
-    evaluation = record.event.get_dagster_event().asset_check_evaluation_data
+    history = instance.event_log_storage.get_asset_check_execution_history(key, limit=10)
+    logged = [record.event.get_dagster_event() for record in history if record.event is not None]
+    done = (event for event in logged if event.event_type is dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    evaluation = next(done).asset_check_evaluation_data  # a run that has begun is not yet one
     return evaluation.passed, evaluation.severity.value
 
 
