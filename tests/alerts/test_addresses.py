@@ -242,10 +242,15 @@ def tls_server(folder: Path, name: str) -> Iterator[int]:
     names: list[str | None] = []
     context.sni_callback = lambda connection, asked, _: names.append(asked)
     listening = socket.create_server(("127.0.0.1", 0))
+    listening.settimeout(10.0)  # a client that never comes fails the test instead of holding it for ever
 
     def serve() -> None:
         for _ in range(2):
-            plain, _ = listening.accept()
+            try:
+                plain, _ = listening.accept()
+            except TimeoutError:
+                return
+            plain.settimeout(10.0)
             try:
                 with context.wrap_socket(plain, server_side=True) as connection:
                     connection.recv(65_536)
