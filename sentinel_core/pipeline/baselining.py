@@ -110,6 +110,7 @@ def _like(one: Judged, kind: str, t0: int, t1: int, reason: str, since: int | No
 def make(context: Context, read: Progress, requests: Sequence[Request], hour: int) -> tuple[Progress, list[Made]]:
     """Make versions at the end of an hour and commit them, some at a time; returns the progress as it is then.
 
+    A model that has sent nothing for weeks, or nothing but what incidents leave out, keeps the version that it has.
     Raises ConflictError where a drain or another evaluation was faster; what was committed before stays.
     """
     made: list[Made] = []
@@ -123,21 +124,33 @@ def make(context: Context, read: Progress, requests: Sequence[Request], hour: in
             progress = model_store.advance(conn, progress)
             context.store.segments.commit(conn, [pending])
             model_store.add_baselines(conn, rows)
-        made += [Made(request.model, row) for request, row in zip(some, rows, strict=True)]
+        models = {request.model.id: request.model for request in some}
+        made += [Made(models[row.model_id], row) for row in rows]
     return progress, made
 
 
 def _made(
     context: Context, requests: Sequence[Request], versions: Sequence[int], hour: int
 ) -> tuple[list[BaselineRow], Pending]:
-    """The versions' rows, and the file of their counts."""
+    """The versions' rows, and the file of their counts; without those that too few events were found for."""
     hour_seconds, now = context.config.hour_seconds, context.clock()
-    contents, counted = fit(context.store, requests, versions, hour, hour_seconds)
-    version_of = dict(zip((request.model.id for request in requests), versions, strict=True))
+    contents, counted, events = fit(context.store, requests, versions, hour, hour_seconds)
+    enough = [count >= request.settings.min_samples for request, count in zip(requests, events.tolist(), strict=True)]
+    version_of = {
+        request.model.id: version for request, version, use in zip(requests, versions, enough, strict=True) if use
+    }
     ids, place = np.unique(counted.model, return_inverse=True)
-    baseline = np.array([version_of[one] for one in ids.tolist()], np.int64)[place]
+    baseline = np.array([version_of.get(one, 0) for one in ids.tolist()], np.int64)[place]
+    kept = baseline > 0
     pending = event_store.write_counts(
-        context.store, hour_seconds, counted.model, counted.output, baseline, counted.hour, counted.counts, now
+        context.store,
+        hour_seconds,
+        counted.model[kept],
+        counted.output[kept],
+        baseline[kept],
+        counted.hour[kept],
+        counted.counts[kept],
+        now,
     )
     rows = [
         BaselineRow(
@@ -152,6 +165,7 @@ def _made(
             now,
         )
         for request, version, content in zip(requests, versions, contents, strict=True)
+        if request.model.id in version_of
     ]
     return rows, pending
 
@@ -264,6 +278,8 @@ def _change(context: Context, model_id: int, request: Callable[[_State], Request
                 [f"start: only {len(found['ts'])} events lie in that time, {wanted.settings.min_samples} are needed"]
             )
         rows, pending = _made(context, [wanted], [version], hour)
+        if not rows:
+            raise ConfigError([f"start: fewer than {wanted.settings.min_samples} events lie outside of incidents"])
         try:
             with context.store.database.write() as conn:
                 model_store.advance(conn, progress)

@@ -51,8 +51,11 @@ class Request:
 
 def fit(
     store: Store, requests: Sequence[Request], versions: Sequence[int], hour: int, hour_seconds: int
-) -> tuple[list[Content], Counted]:
-    """Fit bins for each request and count everything that is stored of its model, from what windows reach on."""
+) -> tuple[list[Content], Counted, IntArray]:
+    """Fit bins for each request and count everything that is stored of its model, from what windows reach on.
+
+    Third comes how many events each request's bins were fitted on [requests].
+    """
     start = min(min(request.t0 for request in requests), hour - REACH_HOURS * hour_seconds)
     rows = _Rows.read(store, requests, start, hour_seconds)
     use = rows.within(requests)
@@ -88,7 +91,8 @@ def fit(
         )
         for place, (request, version) in enumerate(zip(requests, versions, strict=True))
     ]
-    return contents, _counted(requests, parts, hour_seconds)
+    events = np.bincount(rows.subject[use], minlength=len(requests)).astype(np.int64)
+    return contents, _counted(requests, parts, hour_seconds), events
 
 
 def recount(store: Store, judged: Sequence[Judged], start: int, hour_seconds: int) -> Counted:

@@ -107,6 +107,17 @@ def test_missed_hours_are_caught_up_in_order(world: MonitoredWorld) -> None:
     assert world.engine.monitoring_due() is None
 
 
+def test_a_model_that_comes_back_after_months_is_judged(world: MonitoredWorld) -> None:
+    """No bins are made of weeks without events: those of before serve until there are enough."""
+    for day in (2, 28, 57):
+        world.clock.now = START + day * DAY + 60.0
+        world.engine.evaluate()
+    world.live(3 * 24)
+    assert world.state() == "ok"
+    world.live(24, mean=3.0)
+    assert [one.kind for one in world.incidents()] == ["silence", "psi"]
+
+
 def test_no_more_than_a_week_is_caught_up(world: MonitoredWorld) -> None:
     """After ten days without an evaluation the last seven are made up for."""
     world.clock.now = START + 10 * DAY + 60.0
