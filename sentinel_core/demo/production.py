@@ -22,7 +22,7 @@ EVENTS_PER_STEP = 40  # of each model
 FRAUD, ROUTER, CHURN = "demo-fraud-score", "demo-ticket-router", "demo-churn-score"
 MODELS = (FRAUD, ROUTER, CHURN)
 
-_FEW, _MANY = 0.22, 0.7  # share of new customers: PSI about 0.17 and 1.5
+_FEW, _MANY = 0.2, 0.7  # share of new customers: PSI about 0.15 and 1.5
 _FEW_FROM, _MANY_FROM, _GONE_FROM = DAY_STEPS // 4, 2 * DAY_STEPS, 3 * DAY_STEPS
 _SILENT_FROM, _SILENT_UNTIL = 6 * DAY_STEPS, 8 * DAY_STEPS
 _QUEUES = ("billing", "delivery", "returns", "login")
@@ -64,7 +64,7 @@ def _values(model: str, tale: int, random: np.random.Generator) -> Iterator[dict
     if model == FRAUD:
         new = random.random(count) < new_customers(tale)
         scores = np.where(new, random.beta(5.0, 4.0, count), random.beta(2.0, 9.0, count))
-        yield from ({"score": float(one), "prediction": "review" if one > 0.5 else "approve"} for one in scores)
+        yield from ({"score": float(one), "prediction": "review" if one > 0.25 else "approve"} for one in scores)
     elif model == ROUTER:
         yield from ({"prediction": _QUEUES[one]} for one in random.choice(4, count, p=(0.45, 0.3, 0.15, 0.1)))
     elif not _SILENT_FROM <= tale < _SILENT_UNTIL:
