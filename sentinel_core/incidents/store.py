@@ -248,6 +248,13 @@ def _move(connection: sa.Connection, incident: Incident, values: dict[str, Any])
         raise ConflictError(f"incident {incident.id} was changed by somebody else first; read it and decide again")
 
 
+def set_back(connection: sa.Connection, hour: int) -> None:
+    """Let no incident have hours behind this one, or end later: the clock was wrong, and they have to go on."""
+    for name in ("from_hour", "until_hour", "opened_at", "resolved_at"):
+        column = _table.c[name]
+        connection.execute(_table.update().where(column > hour).values({name: hour}))
+
+
 # ---- forgetting ------------------------------------------------------------------------------------------------------
 
 

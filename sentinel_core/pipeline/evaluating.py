@@ -28,6 +28,8 @@ SETTLE_SECONDS = 60.0  # after an hour's end: its last events are on their way; 
 CATCH_UP_HOURS = 7 * DAY_HOURS  # missed hours before these are left out
 DRAIN_AFTER_SECONDS, DRAIN_EVENTS = 5.0, 100_000  # the log is drained when its oldest row, or it itself, is so much
 CHUNK = 10_000  # models of one transaction
+# What was evaluated so far ahead of the clock was evaluated while that was wrong; less is waited for.
+AHEAD_SECONDS = 3_600
 WORST = 20  # models that a report names
 
 
@@ -52,14 +54,39 @@ def due(context: Context, now: float | None = None) -> MonitorPlan | None:
 def _hours(context: Context, progress: Progress, first_event: int | None, now: float) -> range:
     """Ends of the complete hours that nobody has evaluated, oldest first."""
     step = context.config.hour_seconds
-    newest = int((now - min(SETTLE_SECONDS, step / 2)) // step) * step
-    if progress.evaluated_until is not None:
+    newest = _newest_end(context, now)
+    if _ahead(progress, newest, step):
+        start = newest
+    elif progress.evaluated_until is not None:
         start = progress.evaluated_until // step * step + step
     elif first_event is not None:
         start = first_event // step * step + step
     else:
         start = newest
     return range(max(start, newest - (CATCH_UP_HOURS - 1) * step), newest + 1, step)
+
+
+def _newest_end(context: Context, now: float) -> int:
+    """End of the newest complete hour."""
+    step = context.config.hour_seconds
+    return int((now - min(SETTLE_SECONDS, step / 2)) // step) * step
+
+
+def _ahead(progress: Progress, newest: int, step: int) -> bool:
+    """Whether hours were evaluated that are yet to come: the clock was wrong for a while."""
+    return progress.evaluated_until is not None and progress.evaluated_until > newest + max(step, AHEAD_SECONDS)
+
+
+def _set_back(context: Context) -> None:
+    """Go on from the present hour where a wrong clock has left everything evaluated up to some time to come."""
+    step, newest = context.config.hour_seconds, _newest_end(context, context.clock())
+    with context.store.database.read() as conn:
+        progress = model_store.progress(conn)
+    if _ahead(progress, newest, step):
+        with context.store.database.write() as conn:
+            model_store.advance(conn, progress, newest - step)
+            model_store.set_back(conn, newest - step)
+            incidents.set_back(conn, newest - step)
 
 
 @dataclass
@@ -86,6 +113,7 @@ def evaluate(
         if start is None or end is None:
             raise ConfigError(["mode: a replay needs start and end, unix seconds"])
         return _replayed(context, start, end)
+    _set_back(context)
     with context.store.database.read() as conn:
         progress = model_store.progress(conn)
         first = model_store.first_event(conn)

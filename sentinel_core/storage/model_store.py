@@ -299,6 +299,12 @@ def put_states(connection: sa.Connection, rows: Sequence[StateRow]) -> None:
     connection.execute(upsert, [vars(row) for row in rows])
 
 
+def set_back(connection: sa.Connection, hour: int) -> None:
+    """Let no evaluation be of a later hour: the clock was wrong."""
+    table = schema.monitor_states
+    connection.execute(table.update().where(table.c.hour > hour).values(hour=hour))
+
+
 # ---- baselines -------------------------------------------------------------------------------------------------------
 
 

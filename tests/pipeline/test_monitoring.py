@@ -118,6 +118,21 @@ def test_a_model_that_comes_back_after_months_is_judged(world: MonitoredWorld) -
     assert [one.kind for one in world.incidents()] == ["silence", "psi"]
 
 
+def test_a_clock_that_was_wrong_for_a_while_stops_nothing(any_world: MonitoredWorld) -> None:
+    """Once it is right again hours are evaluated again, also of the incident that it opened."""
+    right = any_world.clock.now
+    any_world.clock.now += 3 * DAY
+    any_world.engine.evaluate()
+    (silence,) = any_world.incidents()
+    any_world.clock.now = right
+    assert any_world.engine.monitoring_due() is not None
+    any_world.engine.evaluate()
+    any_world.live(24, mean=1.0)
+    silence, drift = any_world.incidents()
+    assert (silence.state, drift.kind, drift.severity) == ("resolved", "psi", "critical")
+    assert any_world.engine.monitoring_due() is None
+
+
 def test_no_more_than_a_week_is_caught_up(world: MonitoredWorld) -> None:
     """After ten days without an evaluation the last seven are made up for."""
     world.clock.now = START + 10 * DAY + 60.0
