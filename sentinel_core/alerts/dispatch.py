@@ -111,7 +111,7 @@ class _Dispatcher:
         """Send one alert; every failure becomes an outcome."""
         try:
             receiver = receivers.build(one.receiver_kind, msgspec.json.decode(one.settings))
-            await receiver.send(_alert(one, self._config.public_url, self._clock()), post)
+            await receiver.send(_alert(one, self._config, self._clock()), post)
         except SentinelError as error:
             return self._failed(one, error)
         except Exception as error:  # a receiver's bug is its own: it holds up nobody, and is shown
@@ -150,7 +150,7 @@ class _Dispatcher:
         self._report = replace(self._report, **totals)
 
 
-def _alert(one: Claimed, public_url: str, now: float) -> Alert:
+def _alert(one: Claimed, config: SentinelConfig, now: float) -> Alert:
     return Alert(
         id=f"dlv_{one.id}_{int(one.created_at * 1_000_000):x}",  # the time keeps two installations apart
         incident_id=one.incident_id,
@@ -167,10 +167,10 @@ def _alert(one: Claimed, public_url: str, now: float) -> Alert:
         active=one.state_now in ACTIVE,
         severity_now=one.severity_now,
         sent_at=now,
-        link=f"{public_url}/incidents/{one.incident_id}",
+        link=f"{config.public_url}/incidents/{one.incident_id}",
         headline=message.headline(one.kind, one.subject, one.assessment),
         seriousness=message.seriousness(one.kind, one.severity, one.assessment),
         why=message.why(one.kind, one.reason, one.assessment),
-        next=message.what_next(one.kind, one.step_state),
+        next=message.what_next(one.kind, one.step_state, hour_seconds=config.hour_seconds),
         assessment=msgspec.json.decode(one.assessment),
     )

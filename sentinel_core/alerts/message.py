@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sentinel_core.durations import format_duration
 from sentinel_core.incidents.findings import forecast_drift, silence
 from sentinel_core.incidents.lifecycle import CALM_EVALUATIONS, RECURRENCE_HOURS
 from sentinel_core.monitoring.assessment import Assessment
@@ -91,7 +92,7 @@ def _silence(text: str) -> str:
     if not found.silent:
         return "sends events again"
     since = "" if found.last_event_at is None else f" since {moment(found.last_event_at)}"
-    return f"has sent no events{since}, where it usually sends {found.expected:,.0f} in {found.hours} hours"
+    return f"has sent no events{since}, where it usually sends {found.expected:,.0f} in {found.window}"
 
 
 def _forecast(text: str) -> str:
@@ -134,7 +135,7 @@ def why(kind: str, reason: str, assessment: str) -> str:
     return f"{text}. Most of it: {bins}" if bins else text
 
 
-def what_next(kind: str, state: str, acknowledged_by: str | None = None) -> str:
+def what_next(kind: str, state: str, acknowledged_by: str | None = None, *, hour_seconds: int = 3_600) -> str:
     """One plain sentence on what happens next to an incident in a state."""
     itself = f"resolves by itself after {CALM_EVALUATIONS} calm evaluations in a row"
     if state == "open":
@@ -143,7 +144,8 @@ def what_next(kind: str, state: str, acknowledged_by: str | None = None) -> str:
     if state == "acknowledged":
         who = f" by {clean(acknowledged_by)}" if acknowledged_by else ""
         return f"Acknowledged{who}: it still escalates if it gets worse, and {itself}."
-    return f"Nothing to do; it reopens if this comes back within {RECURRENCE_HOURS} hours, later it is a new incident."
+    soon = format_duration(RECURRENCE_HOURS * hour_seconds)
+    return f"Nothing to do; it reopens if this comes back within {soon}, later it is a new incident."
 
 
 def test_alert(project: str, receiver: str, link: str, now: float) -> Alert:

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from sentinel_core.durations import format_duration
+
 
 class _Finding(msgspec.Struct, frozen=True):
     def to_json(self) -> str:
@@ -15,12 +17,19 @@ class Silence(_Finding, frozen=True):
     """A model that sends nothing, or does so again.
 
     expected: events of the baseline in the same hours
+    hour_seconds: of an hour: a `monitor_step`
     """
 
     silent: bool
     last_event_at: int | None  # unix seconds
     hours: int  # of the window that is empty
     expected: float
+    hour_seconds: int = 3_600
+
+    @property
+    def window(self) -> str:
+        """How long the window is, on the clock."""
+        return format_duration(self.hours * self.hour_seconds)
 
 
 class ForecastDrift(_Finding, frozen=True):

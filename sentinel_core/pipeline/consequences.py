@@ -90,7 +90,7 @@ def _drift(one: Evaluated, incident: Incident | None, hour: int, hour_seconds: i
 
 def _silence(one: Evaluated, silent: bool, hour: int, hour_seconds: int) -> Condition:
     hours = one.judged.settings.current_hours
-    found = Silence(silent, one.judged.model.last_event_at, hours, one.expected)
+    found = Silence(silent, one.judged.model.last_event_at, hours, one.expected, hour_seconds)
     usual = f"{one.expected:,.0f} are usual at this time of the week"
     return Condition(
         state="warning" if silent else "ok",
@@ -98,7 +98,7 @@ def _silence(one: Evaluated, silent: bool, hour: int, hour_seconds: int) -> Cond
         eased=not silent,
         hour=hour,
         since=hour - hours * hour_seconds,
-        reason=f"no events in {hours} hours, where {usual}" if silent else "it sends events again",
+        reason=f"no events in {found.window}, where {usual}" if silent else "it sends events again",
         assessment=found.to_json(),
         baseline_version=one.judged.version,
     )

@@ -17,7 +17,7 @@ FAR_OFF = ForecastDrift(
     [
         ("psi", assessment(), "the distribution of scores has moved: PSI 0.31, normal up to 0.04"),
         ("psi", assessment("ok", 0.02), "the distribution of scores is near its baseline: PSI 0.02, normal up to 0.04"),
-        ("silence", SILENT, "has sent no events since 2025-10-09 08:54 UTC, where it usually sends 1,234 in 24 hours"),
+        ("silence", SILENT, "has sent no events since 2025-10-09 08:54 UTC, where it usually sends 1,234 in 1d"),
         (
             "silence",
             Silence(silent=False, last_event_at=1, hours=24, expected=9.0).to_json(),
@@ -59,7 +59,10 @@ def test_what_happens_next_depends_on_the_state() -> None:
     assert "accept it as the new normal" in message.what_next("psi", "open")
     assert "new normal" not in message.what_next("silence", "open")
     assert message.what_next("psi", "acknowledged", "ann").startswith("Acknowledged by ann: it still escalates")
-    assert "reopens if this comes back within 24 hours" in message.what_next("psi", "resolved")
+    assert "reopens if this comes back within 1d" in message.what_next("psi", "resolved")
+    assert "comes back within 24m" in message.what_next("psi", "resolved", hour_seconds=60)
+    quick = Silence(silent=True, last_event_at=1, hours=24, expected=9.0, hour_seconds=60).to_json()
+    assert message.headline("silence", "fraud-model", quick).endswith("usually sends 9 in 24m")
 
 
 def test_names_cannot_break_out_of_their_line() -> None:

@@ -96,7 +96,7 @@ def incident(visit: Visit, trouble: Trouble = NO_TROUBLE) -> Response:
         incident=found,
         headline=headline(found.kind, found.subject, found.assessment),
         seriousness=seriousness(found.kind, found.severity, found.assessment),
-        next=what_next(found.kind, found.state, acknowledged),
+        next=what_next(found.kind, found.state, acknowledged, hour_seconds=config.hour_seconds),
         kind=KINDS[found.kind],
         project=project,
         view=view,
