@@ -41,10 +41,11 @@ def due(context: Context, now: float | None = None) -> MonitorPlan | None:
         progress = model_store.progress(conn)
         late = model_store.has_late_hours(conn)
         first = model_store.first_event(conn)
+        lasts = first is None and incidents.active(conn)  # of a watch: it ends where none is configured any more, too
     waits = backlog.oldest_at is not None and now - backlog.oldest_at >= DRAIN_AFTER_SECONDS
     drain = waits or backlog.events >= DRAIN_EVENTS
     hours: Sequence[int] = ()
-    if first is not None or (context.config.forecast_incidents and context.config.watches):
+    if first is not None or lasts or (context.config.forecast_incidents and context.config.watches):
         hours = _hours(context, progress, first, now)
     if not (drain or hours or late):
         return None

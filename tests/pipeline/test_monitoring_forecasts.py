@@ -98,6 +98,7 @@ def test_an_incident_ends_with_its_watch_and_with_the_wish(world: MonitoredWorld
     unwanted = world.another(forecast_incidents=False)
     for _ in range(2):
         world.clock.now += HOUR
+        assert unwanted.monitoring_due() is not None  # though there is no model, and nothing else to follow
         unwanted.evaluate()
     other = world.another(watches=[])
     other.sync_watches()
