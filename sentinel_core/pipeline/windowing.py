@@ -155,9 +155,12 @@ class Evaluated:
 
     def freeze(self, hour: int) -> Kept:
         """What the baseline and phi are now, to be kept while an incident lasts."""
-        if self.judged.kept is not None:
-            return self.judged.kept
         group, rows, settings = self.group, list(self.rows), self.judged.settings
+        outputs = [group.rows[row][1] for row in rows]
+        phis = zip(outputs, group.verdicts.phi[rows].tolist(), strict=True)
+        known = {output: phi for output, phi in phis if phi == phi}
+        if self.judged.kept is not None:  # pinned: what is natural is learnt until then
+            return msgspec.structs.replace(self.judged.kept, phi=known | self.judged.kept.phi)
         weeks = settings.baseline_weeks if settings.baseline == "same_weekday" else -(-settings.baseline_days // WEEK)
         skip = np.maximum(group.verdicts.days[rows] * group.per_day, 1)
         profiles = monitor.profile(
@@ -168,12 +171,11 @@ class Evaluated:
             skip,
             group.excluded[rows],
         )
-        outputs = [group.rows[row][1] for row in rows]
         return Kept(
             hour,
             group.per_day,
             {output: listed(profiles[place]) for place, output in enumerate(outputs)},
-            {output: float(phi) for output, phi in zip(outputs, group.verdicts.phi[rows], strict=True) if phi == phi},
+            known,
         )
 
 

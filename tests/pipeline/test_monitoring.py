@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from sentinel_core.errors import ConfigError, NotFoundError, StoreError
 from sentinel_core.incidents.findings import silence
 from sentinel_core.monitoring.event_columns import decode
 from sentinel_core.pipeline import monitored
+from sentinel_core.pipeline.windowing import Kept
 from sentinel_core.storage import event_log, event_store, model_store, schema
 from tests.monitored_world import DAY, HOUR, START, MonitoredWorld
 
@@ -116,6 +118,15 @@ def test_a_model_that_comes_back_after_months_is_judged(world: MonitoredWorld) -
     assert world.state() == "ok"
     world.live(24, mean=3.0)
     assert [one.kind for one in world.incidents()] == ["silence", "psi"]
+
+
+def test_an_incident_against_a_pinned_baseline_freezes_what_is_natural(world: MonitoredWorld) -> None:
+    """The counts are pinned already; phi is what it was when the incident opened."""
+    world.engine.pin_baseline(world.model(), START - 14 * DAY, START, actor="ann", reason="")
+    world.live(24, mean=1.0)
+    (incident,) = world.incidents()
+    assert incident.frozen is not None
+    assert msgspec.json.decode(incident.frozen, type=Kept).phi.keys() == {0}
 
 
 def test_a_clock_that_was_wrong_for_a_while_stops_nothing(any_world: MonitoredWorld) -> None:
