@@ -29,13 +29,13 @@ def daily(rng: np.random.Generator, hours: int, per_hour: float) -> tuple[IntArr
 def weekly(rng: np.random.Generator, hours: int, per_hour: float) -> tuple[IntArray, FloatArray]:
     """At weekends a third of the traffic, and scores half a standard deviation higher; a daily swing."""
     weekend = _weekend(hours)
-    hour = _events(rng, per_hour * _day(hours) * np.where(weekend, 1 / 3, 1.0))
+    hour = _events(rng, per_hour * _day(hours) * _week(hours))
     return hour, rng.standard_normal(len(hour)) + 0.5 * weekend[hour] + 0.5 * np.sin(2 * np.pi * hour / 24)
 
 
 def wandering(rng: np.random.Generator, hours: int, per_hour: float) -> tuple[IntArray, FloatArray]:
     """The mean wanders with a memory of two days and a standard deviation of 0.08; traffic differs from day to day."""
-    traffic = np.repeat(rng.lognormal(0, 0.2, hours // 24 + 1), 24)[:hours]
+    traffic = np.repeat(rng.lognormal(-0.02, 0.2, hours // 24 + 1), 24)[:hours]
     hour = _events(rng, per_hour * _day(hours) * traffic)
     return hour, rng.standard_normal(len(hour)) + ornstein(rng, hours, 0.08, 48.0)[hour]
 
@@ -43,8 +43,8 @@ def wandering(rng: np.random.Generator, hours: int, per_hour: float) -> tuple[In
 def lively(rng: np.random.Generator, hours: int, per_hour: float) -> tuple[IntArray, FloatArray]:
     """All of it at once: a bounded score with a daily swing, other weekends, a wandering mean, 2 % missing."""
     weekend = _weekend(hours)
-    traffic = np.repeat(rng.lognormal(0, 0.2, hours // 24 + 1), 24)[:hours] * np.where(weekend, 1 / 3, 1.0)
-    hour = _events(rng, per_hour * _day(hours) * traffic)
+    traffic = np.repeat(rng.lognormal(-0.02, 0.2, hours // 24 + 1), 24)[:hours]
+    hour = _events(rng, per_hour * _day(hours) * _week(hours) * traffic)
     mean = ornstein(rng, hours, 0.08, 48.0)[hour] + 0.5 * weekend[hour] + 0.5 * np.sin(2 * np.pi * hour / 24)
     score = 1 / (1 + np.exp(-(rng.standard_normal(len(hour)) + mean - 1)))
     return hour, np.where(rng.random(len(hour)) < 0.02, np.nan, score)
@@ -81,3 +81,7 @@ def _day(hours: int) -> FloatArray:
 
 def _weekend(hours: int) -> NDArray[np.bool_]:
     return np.arange(hours) // 24 % 7 >= 5
+
+
+def _week(hours: int) -> FloatArray:
+    return np.where(_weekend(hours), 1.0, 3.0) * 7 / 17

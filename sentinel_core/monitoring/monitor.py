@@ -30,8 +30,10 @@ WEEK = 7  # days
 HISTORY_DAYS = 42  # as long as counts are kept: the past from which a baseline and natural variation are taken
 SURE = 1e-5  # noise alone brings a warning's PSI with at most this probability
 # Natural variation mostly lies in one direction: the mean wanders. PSI is the square of a normal variable then, which
-# exceeds its own mean this many times in less than one of two thousand days.
-SELDOM, UNSURE = 9.0, 2.0
+# exceeds its own mean twelve times on one of two thousand days. That mean is known from few days: it is taken one
+# standard error higher. In simulated years of a mean that wanders by 0.1 standard deviations, at 20 events an hour,
+# that leaves 0.5 false incidents a year; with 9 times it was 0.7, with chi-squared of B - 1 degrees alone over 1.4.
+SELDOM = 12.0
 # Before a subject has shown how its days differ, this PSI between two of the same weekday is natural. The belief weighs
 # as much as so many days of evidence, and fades as they come: half of it after as many, a fifth after six weeks.
 PRIOR_VARIATION, PRIOR_DAYS = 0.03, 10.0
@@ -174,7 +176,7 @@ def assess(
     past = _Past(blocks[:, :, :used], per_day, history, excluded)
     size = _sizes(past, settings)
     subjects = len(blocks)
-    found = _Found(np.zeros((subjects, used)), np.zeros(subjects), np.zeros(subjects), np.zeros(subjects))
+    found = _Found(np.zeros((subjects, used)), *np.zeros((3, subjects)))
     _compare(past, size, np.full(subjects, WEEK * per_day), settings.weeks, settings.same_weekday, found)
     young = settings.same_weekday & (found.baseline.sum(axis=1) == 0)
     step = np.maximum(size, per_day)
@@ -348,7 +350,7 @@ def _judge(
     weight = PRIOR_DAYS**2 / (PRIOR_DAYS + found.evidence)
     days = weight + found.evidence
     phi = np.maximum((weight * prior + found.evidence * found.ratio) / days, 1.0)
-    unsure = np.where(np.isnan(given_phi), UNSURE * np.sqrt(np.maximum(found.spread, least) / days), 0.0)
+    unsure = np.where(np.isnan(given_phi), np.sqrt(np.maximum(found.spread, least) / days), 0.0)
     phi = np.where(np.isnan(given_phi), phi, given_phi)
     floor = noise * phi
     wander = scale + noise * (phi + unsure - 1)  # mean square along the direction in which days differ, at worst
