@@ -102,7 +102,7 @@ class ForbiddenError(RequestError):
 class InvalidError(RequestError):
     """Values that cannot be.
 
-    problems: what is wrong with each field, by its name ("settings.url")
+    problems: what is wrong with each field, by its name ("settings.url"); with the whole, by none ("")
 
     >>> print(InvalidError({"name": "is empty", "min_severity": "write warn or critical"}))
     name: is empty; min_severity: write warn or critical
@@ -110,7 +110,7 @@ class InvalidError(RequestError):
 
     def __init__(self, problems: Mapping[str, str]) -> None:
         self.problems = dict(problems)
-        super().__init__("; ".join(f"{name}: {problem}" for name, problem in self.problems.items()))
+        super().__init__("; ".join(f"{name}: {text}" if name else text for name, text in self.problems.items()))
 
 
 class DeliveryError(SentinelError):

@@ -90,8 +90,10 @@ def test_a_baseline_needs_events(world: World) -> None:
     path = f"/v1/models/{world.mine.model}/baseline"
     for start, end in (("2027-01-14", "2027-01-08"), ("2027-01-08", "2027-01-14"), ("1970-01-01", "9998-12-31")):
         span = {"start": f"{start}T00:00:00Z", "end": f"{end}T00:00:00Z"}
-        problem(world.ask("operator", "POST", f"{path}/pin", span), 422)
-    problem(world.ask("operator", "POST", f"{path}/accept"), 422)
+        found = problem(world.ask("operator", "POST", f"{path}/pin", span), 422)
+        assert found["errors"][0]["pointer"] in ("#/start", "#/end")
+    for empty in (f"{path}/accept", f"/v1/incidents/{world.mine.incident}/accept"):
+        assert problem(world.ask("operator", "POST", empty), 422)["errors"][0]["pointer"] == "#"
     assert not [one for one in world.audited() if one.startswith("baseline")]
 
 

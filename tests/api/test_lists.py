@@ -37,6 +37,7 @@ def test_pages_hold_everything_once(world: World, path: str) -> None:
     whole = [item["id"] for item in world.ask(caller, "GET", f"/v1/{path}").json()["items"]]
     found = pages(world, f"/v1/{path}", caller)
     assert [one for page in found for one in page] == whole
+    assert world.ask(caller, "GET", f"/v1/{path}?cursor=").json()["items"][0]["id"] == whole[0]
     assert all(len(page) == 2 for page in found[:-1])
 
 

@@ -143,9 +143,14 @@ def test_what_is_not_there(still_world: World) -> None:
     """Unknown endpoints are 404, other methods 405 with what is possible."""
     problem(still_world.ask("admin key", "GET", "/v1/nothing"), 404)
     problem(still_world.ask("admin key", "GET", "/v1/models/"), 404)
-    answer = still_world.ask("admin key", "PUT", "/v1/models")
-    problem(answer, 405)
-    assert answer.headers["allow"] == "GET"
+    for method, path, allowed in (
+        ("PUT", "/v1/models", "GET"),
+        ("OPTIONS", "/v1/keys", "GET, POST"),
+        ("TRACE", f"/v1/models/{still_world.mine.model}/settings", "GET, PATCH, PUT"),
+    ):
+        answer = still_world.ask("admin key", method, path)
+        problem(answer, 405)
+        assert answer.headers["allow"] == allowed
     assert still_world.ask("admin key", "GET", "/v1/events").headers["allow"] == "POST"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.responses import HTMLResponse
+from starlette.routing import compile_path
 
 from sentinel_core.apps.api import accounts, history, incidents, ingest_document, models, problems, receivers, tuning
 from sentinel_core.apps.api.docs import METHODS, Docs
@@ -72,11 +73,16 @@ def create_api(services: Services) -> FastAPI:
     )
     for router in ROUTERS:
         api.include_router(router)
-    problems.install(api)
 
     @cache
     def document() -> dict[str, Any]:  # when somebody asks: it takes a quarter of a second
         return _document(api)
+
+    def methods(path: str) -> list[str]:
+        found = [item for known, item in document()["paths"].items() if compile_path(known)[0].match(path)]
+        return sorted({method.upper() for item in found for method in item})
+
+    problems.install(api, methods)
 
     @api.get("/openapi.json", include_in_schema=False)
     def openapi() -> dict[str, Any]:

@@ -18,7 +18,7 @@ _EVENT_EXAMPLE = {
 _ACCEPTED = "#/components/schemas/Accepted"
 _REFUSED = "#/components/schemas/EventProblem"
 _EVENT = {"$ref": "#/components/schemas/Event"}
-_EVENTS = {"type": "array", "maxItems": MAX_EVENTS, "items": _EVENT}
+_EVENTS = {"type": "array", "items": _EVENT}
 
 _PROBLEM: dict[str, Any] = {
     "title": "EventProblem",
@@ -72,12 +72,6 @@ def _operation(name: str, summary: str, description: str, content: dict[str, Any
     }
     for status, (text, headers) in _ANSWERS.items():
         responses[str(status)] = {"description": text, **refused} | ({"headers": headers} if headers else {})
-    encoding = {
-        "name": "Content-Encoding",
-        "in": "header",
-        "schema": {"type": "string", "enum": ["identity", "gzip"]},
-        "description": "The body may be compressed",
-    }
     return {
         "post": {
             "tags": ["Events"],
@@ -85,7 +79,6 @@ def _operation(name: str, summary: str, description: str, content: dict[str, Any
             "summary": summary,
             "description": description,
             "x-permission": "ingest",
-            "parameters": [encoding],
             "requestBody": {"required": True, "content": content},
             "responses": responses,
         }
@@ -96,14 +89,16 @@ PATHS: dict[str, Any] = {
     "/v1/events": _operation(
         "send_event",
         "Send an event",
-        "One prediction of one model; a new model registers itself. Nothing but these fields is taken and stored.",
+        "One prediction of one model; a new model registers itself. Nothing but these fields is taken and stored. "
+        "The body may be compressed, with `Content-Encoding: gzip`.",
         {"application/json": {"schema": _EVENT, "example": _EVENT_EXAMPLE}},
     ),
     "/v1/events/batch": _operation(
         "send_events",
         "Send many events",
         f"A JSON array of up to {MAX_EVENTS:,} events, or one event a line. What is wrong with one refuses it alone: "
-        "it is in `rejected`, with its place, and the others are kept.",
+        "it is in `rejected`, with its place, and the others are kept. The body may be compressed, with "
+        "`Content-Encoding: gzip`.",
         {
             "application/json": {"schema": _EVENTS, "example": [_EVENT_EXAMPLE]},
             "application/x-ndjson": {"schema": {"type": "string", "description": "One Event a line"}},

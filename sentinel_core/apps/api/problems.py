@@ -1,6 +1,6 @@
 """Every error of the JSON API, as RFC 9457 has it: application/problem+json."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -75,10 +75,19 @@ def pointer(path: Iterable[str | int]) -> str:
     return "#" + "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
 
 
-def install(app: FastAPI) -> None:
-    """Answer every error of an application so."""
+def install(app: FastAPI, methods: Callable[[str], Iterable[str]]) -> None:
+    """Answer every error of an application so; `methods` are those that a path (of a request's URL) has."""
+
+    def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code == 404:
+            return problem(404, f"{request.url.path} is not an endpoint; /v1/docs lists them")
+        assert error.status_code == 405, error
+        allow = ", ".join(methods(request.url.path))
+        return problem(405, f"{request.method} is not possible here, but {allow}", headers={"allow": allow})
+
     app.add_exception_handler(RequestValidationError, _unprocessable)
-    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(InvalidError, _invalid)
     app.add_exception_handler(ForbiddenError, lambda _, error: problem(403, str(error)))
     app.add_exception_handler(NotFoundError, lambda _, error: problem(404, str(error)))
@@ -104,23 +113,14 @@ def _place(place: str, path: Sequence[str | int]) -> dict[str, str]:
 
 def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, InvalidError)
-    return _refused([{"detail": text, "pointer": pointer(name.split("."))} for name, text in error.problems.items()])
+    return _refused(
+        [{"detail": text, "pointer": pointer(name.split(".") if name else ())} for name, text in error.problems.items()]
+    )
 
 
 def _refused(errors: Sequence[Mapping[str, str]]) -> Response:
     where = ", ".join(error.get("pointer") or error["parameter"] for error in errors)
     return problem(422, f"The request cannot be processed; see errors: {where}", errors=errors)
-
-
-def _http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 404:
-        detail = f"{request.url.path} is not an endpoint; /v1/docs lists them"
-    elif error.status_code == 405:
-        detail = f"{request.method} is not possible here; the header Allow says what is"
-    else:
-        detail = error.detail
-    return problem(error.status_code, detail, headers=error.headers)
 
 
 def _unavailable(_: Request, error: Exception) -> Response:

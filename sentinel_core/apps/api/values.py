@@ -124,8 +124,10 @@ def decode_cursor(text: str, kind: type[Position]) -> Position:
 
 _PAGE = Query(alias="cursor", description="`next` of the page before; none: the first page")
 _TEXT = WithJsonSchema({"type": "string"})
-Cursor = Annotated[int | None, _PAGE, BeforeValidator(lambda text: text and decode_cursor(text, int)), _TEXT]
-TextCursor = Annotated[str | None, _PAGE, BeforeValidator(lambda text: text and decode_cursor(text, str)), _TEXT]
+_NUMBER = BeforeValidator(lambda text: decode_cursor(text, int) if text else None)
+_NAME = BeforeValidator(lambda text: decode_cursor(text, str) if text else None)
+Cursor = Annotated[int | None, _PAGE, _NUMBER, _TEXT]
+TextCursor = Annotated[str | None, _PAGE, _NAME, _TEXT]
 
 
 def page_of(

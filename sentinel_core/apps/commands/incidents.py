@@ -50,7 +50,7 @@ def _accept(backend: Backend, principal: Principal, incident_id: int, reason: st
             conn, principal, "incident.accept", target, {"reason": reason}, project_id=project_id, now=backend.now()
         )
 
-    with valid():
+    with valid(named=False):
         baselining.accept(
             context(backend),
             cast(int, incident.model_id),  # only drift of a model can be accepted

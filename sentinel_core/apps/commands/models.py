@@ -76,7 +76,7 @@ def pin_baseline(backend: Backend, principal: Principal, model_id: int, start: i
 def unpin_baseline(backend: Backend, principal: Principal, model_id: int, reason: str = "") -> int:
     """Compare a model with its own recent past again; returns the baseline's version."""
     also = _before(backend, principal, model_id, "baseline.unpin", {"reason": reason})
-    with valid():
+    with valid(named=False):
         return baselining.unpin(context(backend), model_id, actor=principal.actor, reason=reason or BY_HAND, also=also)
 
 
@@ -84,7 +84,7 @@ def accept_as_new_normal(backend: Backend, principal: Principal, model_id: int, 
     """Take a model's current window for normal: its incident resolves and its baseline starts anew from there, and
     slides on; returns the baseline's version."""
     also = _before(backend, principal, model_id, "baseline.accept", {"reason": reason})
-    with valid():
+    with valid(named=False):
         return baselining.accept(context(backend), model_id, actor=principal.actor, reason=reason or BY_HAND, also=also)
 
 

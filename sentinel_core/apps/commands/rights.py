@@ -36,13 +36,16 @@ def project_of(conn: sa.Connection, principal: Principal, project_id: int) -> Pr
 
 
 @contextmanager
-def valid() -> Iterator[None]:
-    """What is a problem of somebody's values, not of the configuration: "field: what is wrong and what to write"."""
+def valid(*, named: bool = True) -> Iterator[None]:
+    """What is a problem of somebody's values, not of the configuration: "field: what is wrong and what to write".
+
+    named: whether they named the fields; where they did not, the problem is the whole request's
+    """
     try:
         yield
     except ConfigError as error:
-        named = (problem.partition(": ") for problem in error.problems)
-        raise InvalidError({name: text or name for name, _, text in named}) from None
+        fields = (problem.partition(": ") for problem in error.problems)
+        raise InvalidError({name if named else "": text or name for name, _, text in fields}) from None
 
 
 def context(backend: Backend) -> Context:
