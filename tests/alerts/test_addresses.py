@@ -254,7 +254,9 @@ def tls_server(folder: Path, name: str) -> Iterator[int]:
             try:
                 with context.wrap_socket(plain, server_side=True) as connection:
                     connection.recv(65_536)
-                    connection.sendall(b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n")
+                    connection.sendall(b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n")
+                    while connection.recv(65_536):  # closing on unread bytes would reset the answer away
+                        pass
             except OSError:
                 plain.close()
 

@@ -208,7 +208,7 @@ def test_dispatchers_share_the_work(store: Store, server: ReceiverServer, config
     webhook(store, server.url)
     for number in range(25):
         story(store, f"m{number}")
-    threads = [threading.Thread(target=run, args=(store, config), kwargs={"patience": 1.0}) for _ in range(4)]
+    threads = [threading.Thread(target=run, args=(store, config), kwargs={"patience": 30.0}) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
