@@ -163,10 +163,8 @@ class Simulation:
         if transition.step != "noted":
             self.steps.append((hour, transition.step))
         if transition.step in ("opened", "reopened"):
-            blocks, days, excluded = self._blocks(np.array([hour]))
-            profile = monitor.profile(
-                blocks, 1, days, np.array([CONFIG.baseline_weeks]), np.array([window // DAY]), excluded
-            )
+            counts, hours, excluded = self._blocks(np.array([hour]), 1, REACH)
+            profile = monitor.profile(counts, hours, np.array([CONFIG.baseline_weeks]), np.array([window]), excluded)
             self.frozen = (hour, profile[0], float(verdicts.phi[index]))
             return True
         if transition.ends:
@@ -181,18 +179,20 @@ class Simulation:
         frozen = None
         if self.frozen is not None:
             at, profile, phi = self.frozen
-            shape = (len(hours), *profile.shape)
-            frozen = Frozen(np.broadcast_to(profile, shape), (hours - at) / DAY, np.full(len(hours), phi))
+            same = np.broadcast_to(profile, (len(hours), *profile.shape))
+            frozen = Frozen(np.arange(len(hours)), same, hours - at, np.full(len(hours), phi), hours - at)
         return monitor.assess(blocks, 1, days, settings, frozen, excluded)
 
-    def _blocks(self, hours: IntArray) -> tuple[FloatArray, IntArray, NDArray[np.bool_]]:
-        """Counts by day before each hour, whole days of history, and the days that share an hour with an incident."""
-        ends = hours[:, None] - DAY * np.arange(monitor.HISTORY_DAYS + 1)
+    def _blocks(
+        self, hours: IntArray, block: int = DAY, depth: int = monitor.HISTORY_DAYS
+    ) -> tuple[FloatArray, IntArray, NDArray[np.bool_]]:
+        """Counts by age before each hour, whole blocks of history, and which blocks hold hours of an incident."""
+        ends = hours[:, None] - block * np.arange(depth + 1)
         blocks = -np.diff(self.total[np.maximum(ends, 0)], axis=1)
         excluded = np.zeros(blocks.shape[:2], bool)
         for start, end in self.spans:
             excluded |= (ends[:, 1:] < end) & (ends[:, :-1] > start)
-        return blocks, (hours - self.first) // DAY, excluded
+        return blocks, (hours - self.first) // block, excluded
 
     def _plain(self, hours: IntArray) -> FloatArray:
         """PSI of the last day against the week before, as it is commonly computed."""

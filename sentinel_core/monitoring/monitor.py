@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BoolArray = NDArray[np.bool_]
 
 WEEK = 7  # days
+WEEK_HOURS = WEEK * 24
 HISTORY_DAYS = 42  # as long as counts are kept: the past from which a baseline and natural variation are taken
 SURE = 1e-5  # noise alone brings a warning's PSI with at most this probability
 # Natural variation mostly lies in one direction: the mean wanders. PSI is the square of a normal variable then, which
@@ -93,16 +94,20 @@ class Settings:
 
 @dataclass(frozen=True)
 class Frozen:
-    """What a subject is compared with instead of its past: a pinned baseline, or what it was when an incident opened.
+    """What F of the subjects are compared with instead of their past: a baseline pinned, or kept by an incident.
 
-    profile: float64 [S, 7 * per_day, W], see `profile`; NaN throughout where a subject has none
-    blocks:  float64 [S], how many blocks the evaluated hour is later than the profile
-    phi:     float64 [S]; NaN where it is learnt
+    rows:    int64 [F], which subjects
+    profile: float64 [F, 168, W], see `profile`
+    hours:   int64 [F], how much later the end of the evaluated hour is than that of the profile
+    phi:     float64 [F]; NaN where it is learnt
+    lasting: int64 [F], hours since the incident opened, -1 where there is none: its end is told by later events alone
     """
 
+    rows: IntArray
     profile: FloatArray
-    blocks: FloatArray
+    hours: IntArray
     phi: FloatArray
+    lasting: IntArray
 
 
 @dataclass(frozen=True)
@@ -169,9 +174,9 @@ def assess(
     - floor + SELDOM times the variance along the direction in which days differ most;
     - floor + UNKNOWN_WEEKDAYS, where a same-weekday baseline has no week to go back to yet.
     """
-    filled = (
-        blocks.any(axis=(0, 1)) if frozen is None else blocks.any(axis=(0, 1)) | (frozen.profile > 0).any(axis=(0, 1))
-    )
+    filled = blocks.any(axis=(0, 1))
+    if frozen is not None:
+        filled |= (frozen.profile > 0).any(axis=(0, 1))
     used = int(np.flatnonzero(filled).max(initial=0)) + 1  # few models fill all columns
     past = _Past(blocks[:, :, :used], per_day, history, excluded)
     size = _sizes(past, settings)
@@ -182,58 +187,49 @@ def assess(
     step = np.maximum(size, per_day)
     wanted = np.maximum(np.where(young, WEEK, settings.days) * per_day // step, 1)
     _compare(past, size, step, wanted, ~settings.same_weekday | young, found)
-    given_phi = np.full(subjects, np.nan)
+    given_phi, lasting = np.full(subjects, np.nan), np.full(subjects, -1)
     if frozen is not None:
-        given_phi = frozen.phi
-        for row in np.flatnonzero(~np.isnan(frozen.profile).all(axis=(1, 2))):
-            found.baseline[row] = _at_phase(frozen.profile[row, :, :used], frozen.blocks[row], int(size[row]))
-            young[row] = False
-    return _judge(past, size, settings, found, young, given_phi, blocks.shape[2])
+        given_phi[frozen.rows], lasting[frozen.rows], young[frozen.rows] = frozen.phi, frozen.lasting, False
+        for row, counts, hours in zip(frozen.rows, frozen.profile[:, :, :used], frozen.hours, strict=True):
+            found.baseline[row] = _at_hour(counts, int(hours), int(size[row]) * 24 // per_day)
+    return _judge(past, size, settings, found, young, given_phi, lasting, blocks.shape[2])
 
 
 def profile(
-    blocks: FloatArray,
-    per_day: int,
-    history: IntArray,
-    weeks: IntArray,
-    skip: IntArray,
-    excluded: BoolArray | None = None,
+    counts: FloatArray, history: IntArray, weeks: IntArray, skip: IntArray, excluded: BoolArray | None = None
 ) -> FloatArray:
-    """Counts by block of the week, [S, 7 * per_day, W]: what a baseline is frozen as, so that weekends stay weekends.
+    """Counts by hour of the week, [S, 168, W]: what a baseline is frozen as, so that Saturday night stays one.
 
-    weeks: int64 [S], blocks that are summed up for each block of the week, the newest that are clean
-    skip:  int64 [S], newest blocks to leave out: the current window, where an incident opens
+    counts:   float64 [S, K, W] by hours of age, at most HISTORY_DAYS of them
+    history:  int64 [S], whole hours since the subject's first event
+    weeks:    int64 [S], how many are summed up for each hour of the week, the newest that are clean
+    skip:     int64 [S], newest hours to leave out: the current window, where an incident opens
+    excluded: bool [S, K], hours of incidents
 
-    Phase 0 is the block that ends where age 0 does, phase 1 the one before it. NaN where the history has no such block.
+    Phase 0 is the newest hour, phase 1 the one before it. NaN where the history has no such hour.
     """
-    week = WEEK * per_day
-    past = _Past(blocks, per_day, history, excluded)
-    rows = np.arange(len(blocks))
+    past = _Past(counts, 24, history, excluded)
+    rows = np.arange(len(counts))
     use = past.clean(rows, 0, past.depth, 1) & (np.arange(past.depth) >= skip[:, None])
-    result = np.full((len(blocks), week, blocks.shape[2]), np.nan)
-    summed = np.zeros((len(blocks), week), np.int64)
-    for first in range(0, past.depth, week):
-        count = min(week, past.depth - first)
+    result = np.full((len(counts), WEEK_HOURS, counts.shape[2]), np.nan)
+    summed = np.zeros((len(counts), WEEK_HOURS), np.int64)
+    for first in range(0, past.depth, WEEK_HOURS):
+        count = min(WEEK_HOURS, past.depth - first)
         take = use[:, first : first + count] & (summed[:, :count] < weeks[:, None])
         before = np.where(summed[:, :count, None] > 0, result[:, :count], 0.0)
-        result[:, :count] = np.where(take[:, :, None], before + past.windows(rows, first, count, 1), result[:, :count])
+        result[:, :count] = np.where(take[:, :, None], before + counts[:, first : first + count], result[:, :count])
         summed[:, :count] += take
     return result
 
 
-def _at_phase(profile: FloatArray, blocks: float, size: int) -> FloatArray:
-    """One subject's frozen baseline [W] for a window of `size` blocks that ends `blocks` blocks after its profile.
+def _at_hour(profile: FloatArray, hours: int, size: int) -> FloatArray:
+    """One subject's frozen baseline [W] for a window of `size` hours that ends `hours` hours after its profile.
 
-    A block that lies across two of the profile's is made of both by their shares: each holds every hour of the day.
-    A profile that does not know the whole week is taken as one.
+    A profile that does not know the whole week is taken as one, whatever the hour.
     """
-    week = len(profile)
     if np.isnan(profile).any():
         return np.asarray(np.nansum(profile, axis=0))
-    phase = (np.arange(size) - blocks) % week
-    lower = np.floor(phase).astype(np.int64)
-    share = (phase - lower)[:, None]
-    return np.asarray(((1 - share) * profile[lower % week] + share * profile[(lower + 1) % week]).sum(axis=0))
+    return np.asarray(profile[(np.arange(size) - hours) % WEEK_HOURS].sum(axis=0))
 
 
 @dataclass(frozen=True)
@@ -334,6 +330,7 @@ def _judge(
     found: _Found,
     young: BoolArray,
     given_phi: FloatArray,
+    lasting: IntArray,
     width: int,
 ) -> Verdicts:
     rows = np.arange(len(size))
@@ -367,6 +364,8 @@ def _judge(
     adjusted = np.maximum(value - floor, 0.0)
     warning = judged & (value >= limit)
     surely = (np.sqrt(adjusted) + 2 * np.sqrt(wander)) ** 2 < np.maximum(settings.warn, SELDOM / 2 * wander)
+    # Days of before an incident in a window that has grown would dilute what it is about.
+    fresh = (lasting < 0) | (size * 24 // past.per_day <= lasting)
     state = np.where(warning, np.where(adjusted >= settings.critical, State.CRITICAL, State.WARNING), State.OK)
     state = np.where(judged, state, State.INSUFFICIENT_DATA)
     state = np.where(newest > 0, state, State.NO_DATA)
@@ -387,7 +386,7 @@ def _judge(
         n_baseline=n,
         n_current=m,
         days=size // past.per_day,
-        calm=judged & (adjusted < settings.resolve) & surely,
+        calm=judged & (adjusted < settings.resolve) & surely & fresh,
         eased=judged & (adjusted < settings.critical * settings.resolve / settings.warn),
         silent=_silent(past, settings),
         baseline_counts=np.pad(baseline, ((0, 0), (0, width - baseline.shape[1]))),

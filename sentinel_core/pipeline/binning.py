@@ -12,7 +12,8 @@ from sentinel_core.monitoring import monitor
 from sentinel_core.monitoring.assessment import OUTPUTS
 from sentinel_core.monitoring.histograms import WIDTH, Bins, HourlyCounts, fit_bins, hourly_counts
 from sentinel_core.monitoring.monitor import HISTORY_DAYS, WEEK
-from sentinel_core.pipeline.windowing import DAY_HOURS, REACH_HOURS, Content, Counted, Judged, Kept, Span, listed
+from sentinel_core.pipeline.freezing import Kept, listed
+from sentinel_core.pipeline.windowing import DAY_HOURS, REACH_HOURS, Content, Counted, Judged, Span
 from sentinel_core.storage import event_store
 from sentinel_core.storage.model_store import MonitoredModel
 from sentinel_core.storage.parquet import Columns
@@ -149,19 +150,16 @@ def _counted(of: Sequence[Request] | Sequence[Judged], parts: Sequence[Part], ho
 
 
 def _kept(request: Request, place: int, own: Sequence[Part], hour_seconds: int) -> Kept:
-    """What the fitted events of one request are by block of the week."""
-    per_day = DAY_HOURS // monitor.block_hours(request.settings)
-    block = DAY_HOURS // per_day * hour_seconds
-    depth = -(-(request.t1 - request.t0) // block)
+    """What the fitted events of one request are by hour of the week."""
+    depth = -(-(request.t1 - request.t0) // hour_seconds)
     profiles: dict[int, list[list[float] | None]] = {}
     for output, part in own:
         mine = part.subject == place
-        blocks = np.zeros((1, depth, WIDTH))
-        ages = (request.t1 - 1 - part.hour[mine] * hour_seconds) // block
-        np.add.at(blocks[0], np.minimum(ages, depth - 1), part.counts[mine])
-        if not blocks.any():
+        counts = np.zeros((1, depth, WIDTH))
+        ages = (request.t1 - 1 - part.hour[mine] * hour_seconds) // hour_seconds
+        np.add.at(counts[0], np.minimum(ages, depth - 1), part.counts[mine])
+        if not counts.any():
             continue
         history, skip = np.array([depth]), np.zeros(1, np.int64)
-        profile = monitor.profile(blocks, per_day, history, np.array([HISTORY_DAYS // WEEK]), skip)
-        profiles[output] = listed(profile[0])
-    return Kept(request.t1, per_day, profiles)
+        profiles[output] = listed(monitor.profile(counts, history, np.array([HISTORY_DAYS // WEEK]), skip)[0])
+    return Kept(request.t1, profiles)

@@ -1,6 +1,6 @@
 """What an evaluation means for incidents: drift and silence of models, written with the evaluation itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -12,6 +12,7 @@ from sentinel_core.incidents.findings import Silence
 from sentinel_core.incidents.lifecycle import Condition, Incident, Subject
 from sentinel_core.monitoring.assessment import Assessment
 from sentinel_core.monitoring.monitor import State
+from sentinel_core.pipeline.freezing import Kept
 from sentinel_core.pipeline.windowing import Evaluated
 
 ALARMING = (State.WARNING, State.CRITICAL)
@@ -30,6 +31,7 @@ def follow(
     conn: sa.Connection,
     evaluated: Sequence[Evaluated],
     current: Mapping[str, Incident],
+    kept: Mapping[int, Kept],
     hour: int,
     hour_seconds: int,
     now: float,
@@ -37,14 +39,16 @@ def follow(
     """Write what an hour's evaluations mean, in the caller's transaction.
 
     current: incidents that are active or may yet reopen, by `Subject.key`
+    kept:    what the baselines of the `opening` ones are frozen as, by model id
     Raises ConflictError where a person changed one of them meanwhile.
     """
     found: list[Consequence | None] = []
     for one in evaluated:
-        drift = Subject(one.judged.model.project_id, "psi", one.judged.model.name, model_id=one.judged.model.id)
+        drift = _subject(one)
         incident = current.get(drift.key)
         if one.assessment.state in ALARMING or (incident is not None and incident.active):
-            found.append(step(conn, drift, incident, _drift(one, incident, hour, hour_seconds), now, hour_seconds))
+            condition = _drift(one, kept.get(one.judged.model.id), hour, hour_seconds)
+            found.append(step(conn, drift, incident, condition, now, hour_seconds))
         silence = Subject(one.judged.model.project_id, "silence", one.judged.model.name, model_id=one.judged.model.id)
         incident = current.get(silence.key)
         lasts = incident is not None and incident.active
@@ -54,6 +58,16 @@ def follow(
         if silent or lasts:
             found.append(step(conn, silence, incident, _silence(one, silent, hour, hour_seconds), now, hour_seconds))
     return [one for one in found if one is not None]
+
+
+def opening(evaluated: Iterable[Evaluated], current: Mapping[str, Incident]) -> list[Evaluated]:
+    """Those whose incident of drift opens now, anew or again."""
+    alarming = [one for one in evaluated if one.assessment.state in ALARMING]
+    return [one for one in alarming if not ((known := current.get(_subject(one).key)) and known.active)]
+
+
+def _subject(one: Evaluated) -> Subject:
+    return Subject(one.judged.model.project_id, "psi", one.judged.model.name, model_id=one.judged.model.id)
 
 
 def step(
@@ -73,8 +87,7 @@ def step(
     return None if transition.step == "noted" else Consequence(written, transition.step, transition.reason)
 
 
-def _drift(one: Evaluated, incident: Incident | None, hour: int, hour_seconds: int) -> Condition:
-    opens = incident is None or not incident.active
+def _drift(one: Evaluated, kept: Kept | None, hour: int, hour_seconds: int) -> Condition:
     return Condition(
         state=one.assessment.state.name.lower(),
         calm=one.assessment.calm,
@@ -84,7 +97,7 @@ def _drift(one: Evaluated, incident: Incident | None, hour: int, hour_seconds: i
         reason=describe(one.assessment),
         assessment=one.assessment.to_json(),
         baseline_version=one.judged.version,
-        frozen=msgspec.json.encode(one.freeze(hour)).decode() if opens else None,
+        frozen=None if kept is None else msgspec.json.encode(kept).decode(),
     )
 
 

@@ -19,7 +19,7 @@ from sentinel_core.pipeline.forecast_incidents import follow_watches
 from sentinel_core.pipeline.judging import Ground, ground
 from sentinel_core.pipeline.replaying import make_late_again, replay
 from sentinel_core.pipeline.reports import EvaluationReport, HourReport, ModelChange, ModelScore, MonitorPlan
-from sentinel_core.pipeline.windowing import DAY_HOURS, judge, psi_rows, stored_sums
+from sentinel_core.pipeline.windowing import DAY_HOURS, freeze, judge, psi_rows, stored_sums
 from sentinel_core.storage import event_log, event_store, model_store
 from sentinel_core.storage.event_store import LIVE, REPLAY
 from sentinel_core.storage.model_store import MonitoredModel, Progress, StateRow
@@ -208,11 +208,12 @@ def _chunk(context: Context, models: Sequence[MonitoredModel], hour: int, last: 
     with store.database.read() as conn:
         current = incidents.current(conn, hour, hour_seconds=hour_seconds)
         projects = _projects(conn)
+    kept = freeze(store, consequences.opening(evaluated, current), hour, hour_seconds)
     with store.database.write() as conn:
         model_store.advance(conn, progress, hour if last else None)
         store.segments.commit(conn, [pending])
         model_store.put_states(conn, rows)
-        written = consequences.follow(conn, evaluated, current, hour, hour_seconds, now)
+        written = consequences.follow(conn, evaluated, current, kept, hour, hour_seconds, now)
     told.found += found
     told.states.update(_tally(found))
     told.steps.update(one.step for one in written)

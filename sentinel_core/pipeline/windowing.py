@@ -13,7 +13,8 @@ from sentinel_core.config import MonitorConfig
 from sentinel_core.monitoring import monitor
 from sentinel_core.monitoring.assessment import Assessment, describe
 from sentinel_core.monitoring.histograms import WIDTH, Bins
-from sentinel_core.monitoring.monitor import HISTORY_DAYS, WEEK, Frozen, Settings, Verdicts
+from sentinel_core.monitoring.monitor import HISTORY_DAYS, WEEK, Settings, Verdicts
+from sentinel_core.pipeline.freezing import Kept, listed, stacked
 from sentinel_core.storage import event_store
 from sentinel_core.storage.event_store import BlockSums, Wanted
 from sentinel_core.storage.model_store import BaselineRow, MonitoredModel
@@ -24,21 +25,6 @@ DAY_HOURS = 24
 REACH_HOURS = HISTORY_DAYS * DAY_HOURS  # the past that a verdict looks at
 OUTPUTS = 3  # score, number, label
 Span = tuple[int, int]  # [t0, t1), unix seconds
-
-
-class Kept(msgspec.Struct, frozen=True):
-    """A baseline that does not slide: pinned, accepted, or what it was when an incident opened.
-
-    end:      where the newest block of the profiles ends, unix seconds
-    per_day:  blocks of a day
-    profiles: output -> counts by block of the week (see `monitor.profile`); null where the block is not known
-    phi:      output -> natural variation; where one is missing it is learnt
-    """
-
-    end: int
-    per_day: int
-    profiles: dict[int, list[list[float] | None]]
-    phi: dict[int, float] = {}
 
 
 class Content(msgspec.Struct, frozen=True):
@@ -153,37 +139,6 @@ class Evaluated:
         found = [float(events[first : first + size].sum()) for first in starts]
         return sum(found) / len(found) if found else 0.0
 
-    def freeze(self, hour: int) -> Kept:
-        """What the baseline and phi are now, to be kept while an incident lasts."""
-        group, rows, settings = self.group, list(self.rows), self.judged.settings
-        outputs = [group.rows[row][1] for row in rows]
-        phis = zip(outputs, group.verdicts.phi[rows].tolist(), strict=True)
-        known = {output: phi for output, phi in phis if phi == phi}
-        if self.judged.kept is not None:  # pinned: what is natural is learnt until then
-            return msgspec.structs.replace(self.judged.kept, phi=known | self.judged.kept.phi)
-        weeks = settings.baseline_weeks if settings.baseline == "same_weekday" else -(-settings.baseline_days // WEEK)
-        skip = np.maximum(group.verdicts.days[rows] * group.per_day, 1)
-        profiles = monitor.profile(
-            group.blocks[rows],
-            group.per_day,
-            group.history[rows],
-            np.full(len(rows), weeks),
-            skip,
-            group.excluded[rows],
-        )
-        return Kept(
-            hour,
-            group.per_day,
-            {output: listed(profiles[place]) for place, output in enumerate(outputs)},
-            known,
-        )
-
-
-def listed(profile: FloatArray) -> list[list[float] | None]:
-    """A profile [blocks of a week, bins] as JSON can hold it."""
-    used = int(np.flatnonzero((profile > 0).any(axis=0)).max(initial=0)) + 1
-    return [None if np.isnan(row[0]) else row[:used].tolist() for row in profile]
-
 
 def judge(
     judged: Sequence[Judged],
@@ -248,38 +203,13 @@ def _grouped(judged: Sequence[Judged], per_day: int, sums: BlockSums, hour: int,
         mine = (keys[target] == wanted) & (sums.age < depth)
         blocks[target[mine], sums.age[mine], : sums.counts.shape[1]] = sums.counts[mine]
     history = [max(0, hour - judged[place].begin // hour_seconds * hour_seconds) // block for place, _ in rows]
-    excluded = np.zeros((len(rows), depth), bool)
-    for row, (place, _) in enumerate(rows):
-        for t0, t1 in judged[place].spans:
-            first, last = max(0, (hour - t1) // block), (hour - t0 - 1) // block
-            excluded[row, first : max(0, last + 1)] = True
+    excluded = np.array([_excluded(judged[place].spans, hour, block, depth) for place, _ in rows], bool)
+    excluded = excluded.reshape(len(rows), depth)
     configs = [judged[place].settings for place, _ in rows]
     settings, ages = Settings.of(configs), np.array(history, np.int64)
-    verdicts = monitor.assess(blocks, per_day, ages, settings, _frozen(judged, rows, per_day, hour, block), excluded)
+    frozen = stacked([(judged[place].kept, output) for place, output in rows], hour, hour_seconds)
+    verdicts = monitor.assess(blocks, per_day, ages, settings, frozen, excluded)
     return _Group(judged, per_day, rows, blocks, ages, excluded, settings, verdicts)
-
-
-def _frozen(
-    judged: Sequence[Judged], rows: Sequence[tuple[int, int]], per_day: int, hour: int, block: int
-) -> Frozen | None:
-    """What is kept of baselines, for the rows that have something; None where none has."""
-    if all(judged[place].kept is None for place, _ in rows):
-        return None
-    profile = np.full((len(rows), WEEK * per_day, WIDTH), np.nan)
-    blocks, phi = np.zeros(len(rows)), np.full(len(rows), np.nan)
-    for row, (place, output) in enumerate(rows):
-        kept = judged[place].kept
-        if kept is None or output not in kept.profiles:
-            continue
-        known = [(phase, counts) for phase, counts in enumerate(kept.profiles[output]) if counts is not None]
-        for phase, counts in known:
-            # blocks of another length than when it was kept: all of it as one, whatever the time of the week
-            at = phase if kept.per_day == per_day else 0
-            profile[row, at] = np.nan_to_num(profile[row, at])
-            profile[row, at, : len(counts)] += counts
-        blocks[row] = (hour - kept.end) / block
-        phi[row] = kept.phi.get(output, np.nan)
-    return Frozen(profile, blocks, phi)
 
 
 # ---- counts ----------------------------------------------------------------------------------------------------------
@@ -287,14 +217,59 @@ def _frozen(
 
 def stored_sums(store: Store, judged: Sequence[Judged], hour: int, hour_seconds: int) -> BlockSums:
     """The counts of models under the version that they are judged with, from the segments."""
+    return _sums(store, judged, [one.block_seconds(hour_seconds) for one in judged], hour, hour_seconds)
+
+
+def freeze(store: Store, opening: Sequence[Evaluated], hour: int, hour_seconds: int) -> dict[int, Kept]:
+    """What baseline and phi of models are now, to be kept while an incident lasts that opens at this hour; by id."""
+    sums = _sums(store, [one.judged for one in opening], [hour_seconds] * len(opening), hour, hour_seconds)
+    found = {}
+    for one in opening:
+        group, rows, judged = one.group, list(one.rows), one.judged
+        outputs = [group.rows[row][1] for row in rows]
+        phis = zip(outputs, group.verdicts.phi[rows].tolist(), strict=True)
+        known = {output: phi for output, phi in phis if phi == phi}
+        if judged.kept is not None:  # pinned: what is natural is learnt until then
+            found[judged.model.id] = msgspec.structs.replace(judged.kept, phi=known | judged.kept.phi, opened=hour)
+            continue
+        counts = np.zeros((len(rows), REACH_HOURS, WIDTH))
+        mine = (sums.model == judged.model.id) & np.isin(sums.output, outputs)
+        place = np.searchsorted(outputs, sums.output[mine])
+        counts[place, sums.age[mine], : sums.counts.shape[1]] = sums.counts[mine]
+        settings, begin = judged.settings, judged.begin // hour_seconds * hour_seconds
+        weekly = settings.baseline == "same_weekday"
+        profiles = monitor.profile(
+            counts,
+            np.full(len(rows), (hour - begin) // hour_seconds),
+            np.full(len(rows), settings.baseline_weeks if weekly else -(-settings.baseline_days // WEEK)),
+            np.maximum(group.verdicts.days[rows] * DAY_HOURS, monitor.block_hours(settings)),
+            _excluded(judged.spans, hour, hour_seconds, REACH_HOURS)[None].repeat(len(rows), axis=0),
+        )
+        profiles_of = {output: listed(profiles[row]) for row, output in enumerate(outputs)}
+        found[judged.model.id] = Kept(hour, profiles_of, known, hour)
+    return found
+
+
+def _sums(
+    store: Store, judged: Sequence[Judged], block_seconds: Sequence[int], hour: int, hour_seconds: int
+) -> BlockSums:
     wanted = Wanted(
         np.array([one.model.id for one in judged], np.int64),
         np.array([one.version for one in judged], np.int64),
-        np.array([one.block_seconds(hour_seconds) for one in judged], np.int64),
+        np.array(block_seconds, np.int64),
         np.array([one.content.since or 0 for one in judged], np.int64),
     )
     width = max((len(bins) for one in judged for bins in one.content.outputs.values()), default=1)
     return event_store.block_sums(store, hour_seconds, hour - REACH_HOURS * hour_seconds, hour, wanted, width)
+
+
+def _excluded(spans: Sequence[Span], hour: int, block: int, depth: int) -> NDArray[np.bool_]:
+    """Which blocks, by age [depth], share an hour with these spans."""
+    found = np.zeros(depth, bool)
+    for t0, t1 in spans:
+        first, last = max(0, (hour - t1) // block), (hour - t0 - 1) // block
+        found[first : max(0, last + 1)] = True
+    return found
 
 
 @dataclass(frozen=True)

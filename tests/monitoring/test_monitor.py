@@ -222,6 +222,10 @@ def test_hours_of_an_incident_are_no_baseline() -> None:
     assert without.baseline_counts[0].tolist() == blocks[[14, 21, 28, 35]].sum(axis=0).tolist()
 
 
+def _frozen(profile: np.ndarray, hours: int, phi: float = np.nan, lasting: int = -1) -> Frozen:
+    return Frozen(np.array([0]), profile, np.array([hours]), np.array([phi]), np.array([lasting]))
+
+
 def test_a_frozen_baseline_keeps_weekdays_and_never_heals() -> None:
     """Two months after a shift, the profile of before still tells it on each day of the week, and tells its end."""
     rng = np.random.default_rng(8)
@@ -231,12 +235,12 @@ def test_a_frozen_baseline_keeps_weekdays_and_never_heals() -> None:
         shares = [weekday[(first + age) % 7] for age in range(count)]
         return np.array([rng.poisson(600 * (one[::-1] if reverse else one)) for one in shares], float)
 
-    past = days(42, 0, False)
-    profile = monitor.profile(past[None], 1, np.array([42]), np.array([4]), np.array([1]))
-    assert profile[0, 0].tolist() == past[[7, 14, 21, 28]].sum(axis=0).tolist()
-    assert profile[0, 3].tolist() == past[[3, 10, 17, 24]].sum(axis=0).tolist()
+    past = np.repeat(days(42, 0, False) / 24, 24, axis=0)
+    profile = monitor.profile(past[None], np.array([42 * 24]), np.array([4]), np.array([24]))
+    assert profile[0, 0].tolist() == past[[168, 336, 504, 672]].sum(axis=0).tolist()
+    assert profile[0, 72].tolist() == past[[72, 240, 408, 576]].sum(axis=0).tolist()
     for later in range(1, 60):
-        frozen = Frozen(profile, np.array([float(later)]), np.array([1.0]))
+        frozen = _frozen(profile, later * 24, 1.0, later * 24)
         same = _assess(days(42, -later % 7, False), frozen=frozen)
         assert same.state[0] == State.OK
         if weekday[-later % 7] is FAR:
@@ -245,21 +249,28 @@ def test_a_frozen_baseline_keeps_weekdays_and_never_heals() -> None:
             assert not moved.calm[0]
 
 
-def test_a_frozen_baseline_between_two_days_is_made_of_both() -> None:
-    """Six hours after a profile of days, a quarter of the baseline is the day that began at its end, a week before."""
-    profile = np.arange(7.0)[None, :, None] * np.ones((1, 7, 2)) * 1_000
-    frozen = Frozen(profile, np.array([0.25]), np.array([np.nan]))
-    found = _assess(np.full((10, 2), 500.0), frozen=frozen)
-    assert found.baseline_counts[0].tolist() == [0.25 * 6_000 + 0.75 * 0] * 2
+def test_a_frozen_baseline_is_that_of_the_same_hours() -> None:
+    """Six hours after a profile, the baseline of a day is 18 hours of its newest day and six of a week before."""
+    profile = np.arange(168.0)[None, :, None] * np.ones((1, 168, 2))
+    found = _assess(np.full((10, 2), 500.0), frozen=_frozen(profile, 6))
+    assert found.baseline_counts[0].tolist() == [float(sum(range(18)) + sum(range(162, 168)))] * 2
 
 
 def test_a_profile_without_the_whole_week_is_taken_as_one() -> None:
-    """A pinned span of three days is one histogram, whatever the day."""
-    blocks = np.array([[100.0, 0], [200, 10], [300, 20]])
-    profile = monitor.profile(blocks[None], 1, np.array([3]), np.array([4]), np.array([0]))
+    """A pinned span of three hours is one histogram, whatever the hour."""
+    counts = np.array([[100.0, 0], [200, 10], [300, 20]])
+    profile = monitor.profile(counts[None], np.array([3]), np.array([4]), np.array([0]))
     assert np.isnan(profile[0, 3:]).all()
-    found = _assess(np.full((20, 2), 500.0), frozen=Frozen(profile, np.array([4.0]), np.array([np.nan])))
+    found = _assess(np.full((20, 2), 500.0), frozen=_frozen(profile, 100))
     assert found.baseline_counts[0].tolist() == [600.0, 30.0]
+
+
+def test_an_incident_ends_by_later_events_alone() -> None:
+    """A window that reaches back to before the incident opened is not calm, whatever it says."""
+    profile = np.full((1, 168, 10), 10.0)
+    blocks = np.full((42, 10), 24.0)
+    calm = [_assess(blocks, frozen=_frozen(profile, hours, 1.0, hours)).calm[0] for hours in (1, 23, 24, 200)]
+    assert calm == [False, False, True, True]
 
 
 def test_silence_is_told_from_a_quiet_hour_of_the_week() -> None:

@@ -15,7 +15,7 @@ from sentinel_core.errors import ConfigError, NotFoundError, StoreError
 from sentinel_core.incidents.findings import silence
 from sentinel_core.monitoring.event_columns import decode
 from sentinel_core.pipeline import monitored
-from sentinel_core.pipeline.windowing import Kept
+from sentinel_core.pipeline.freezing import Kept
 from sentinel_core.storage import event_log, event_store, model_store, schema
 from tests.monitored_world import DAY, HOUR, START, MonitoredWorld
 
