@@ -42,6 +42,7 @@ REACH = monitor.HISTORY_DAYS * DAY
 CHUNK = 72  # hours that are assessed at once, as long as nothing happens in them
 DRIFT, WARM_UP, AFTER = 0.25, 8 * WEEK, 4 * WEEK
 MOST_FALSE, LEAST_FOUND = 0.5, 0.85
+MOST_HEALED = 0.1  # a mean that wanders may come back for a day; time itself heals all
 CONFIG = MonitorConfig()
 
 
@@ -315,7 +316,7 @@ class Cell:
         return [
             *(["false"] if self.false / self.years > MOST_FALSE else []),
             *(["found"] if self.rate >= 20 and self.found and found < LEAST_FOUND else []),
-            *(["healed"] if self.healed else []),
+            *(["healed"] if self.healed > MOST_HEALED * len(self.found) else []),
         ]
 
 

@@ -169,6 +169,21 @@ def test_the_window_grows_by_days_until_there_are_enough_events() -> None:
     assert not scarce.calm[0]
 
 
+def test_a_small_window_may_alarm_but_not_reassure() -> None:
+    """With 130 of 200 events in a day a gross shift is critical at once, and its absence takes a window of two days."""
+    rng = np.random.default_rng(13)
+    past = _days(rng, 41, 130)
+    gross = np.zeros(10)
+    gross[-3:] = 1 / 3
+    found = _assess(np.concatenate([_days(rng, 1, 130, gross), past]))
+    assert (found.days[0], found.state[0]) == (1, State.CRITICAL)
+    assert found.n_current[0] < 200
+    calm = _assess(np.concatenate([_days(rng, 1, 130), past]))
+    assert (calm.days[0], calm.state[0]) == (2, State.OK)
+    few = _assess(np.concatenate([_days(rng, 1, 80, gross), _days(rng, 41, 80)]))
+    assert few.days[0] == 3
+
+
 def test_weekends_are_compared_with_weekends() -> None:
     """Other scores and a third of the traffic every seventh day are normal by the second week, and drift on others."""
     rng = np.random.default_rng(4)
