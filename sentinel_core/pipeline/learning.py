@@ -292,19 +292,21 @@ def _conclude(
     )
     errors = {fingerprint: text for _, c in candidates for fingerprint, text in c.errors.items()}
     problem = context.blame(watch, task.watch_id, errors) if errors else None
+    draw = None if sample is None else partial(_plot, task, candidates[0][1].fitted.take(sample.fingerprints), sample)
     if not accepted:
         detail = (
             f"rejected: no better than {_label(champion)} on the same origins "
             f"(MAE {compared_mae or np.nan:.4g} against {champion_mae or np.nan:.4g}, median over series)"
         )
         if not any(np.isfinite(mae)):
-            detail = problem = f"rejected: {problem or 'its forecasts are not finite'}"
+            detail, draw = f"rejected: {problem or 'its forecasts are not finite'}", None
+            problem = detail
         with context.store.database.write() as conn:
             registry.record(conn, replace(row, deleted_at=context.clock()))
             deciding.finish(conn, lease, "rejected", detail, context.clock())
             watch_store.note_errors(conn, "training", {task.watch_id: problem}, context.clock())
             context.count("sentinel_trainings_total", kind=task.kind, outcome="rejected")
-        return _report(task, row, lease, promoted=False, detail=detail)
+        return _report(task, row, lease, promoted=False, detail=detail, draw=draw)
     fitted = reduce(Fitted.put, [stamped(part, number) for part in accepted])
     if champion is not None and not spec_changed:
         known = np.intersect1d(champion[0].model.fingerprints, np.array(remembered, np.int64))
@@ -330,7 +332,6 @@ def _conclude(
         context.count("sentinel_trainings_total", kind=task.kind, outcome="promoted" if promoted else "held")
     # after the commit: a crash in between leaves a file too many, never one too few
     context.store.segments.folder.delete([version.path for version in gone])
-    draw = None if sample is None else partial(_plot, task, candidates[0][1].fitted.take(sample.fingerprints), sample)
     return _report(task, row, lease, promoted=promoted, detail=detail, draw=draw)
 
 
