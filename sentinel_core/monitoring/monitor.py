@@ -31,10 +31,10 @@ WEEK_HOURS = WEEK * 24
 HISTORY_DAYS = 42  # as long as counts are kept: the past from which a baseline and natural variation are taken
 SURE = 1e-5  # noise alone brings a warning's PSI with at most this probability
 # Natural variation mostly lies in one direction: the mean wanders. PSI is the square of a normal variable then, which
-# exceeds its own mean eleven times on one of a thousand days. That mean is known from few days: it is taken one standard
-# error higher. Where the mean wanders by 0.1 standard deviations, at 20 events an hour, this leaves 0.25 false incidents
-# a year and finds a PSI of 0.25 within a day in 79 %; with 10 it is 0.46 and 81 %, with 12 it is 0.17 and 69 %. A test
-# by chi-squared of B - 1 degrees alone has 1.4.
+# exceeds its own mean eleven times on one of a thousand days. That mean is known from few days: it is taken one
+# standard error higher. Where the mean wanders by 0.1 standard deviations, at 20 events an hour, this leaves 0.25 false
+# incidents a year and finds a PSI of 0.25 within a day in 79 %; with 10 it is 0.46 and 81 %, with 12 it is 0.17 and
+# 69 %. A test by chi-squared of B - 1 degrees alone has 1.4.
 SELDOM = 11.0
 # A window too small for the verdict that all is well is not grown where it is alarming as it is: the days before would
 # dilute it. At weekends with a third of 20 events an hour that finds a PSI of 0.25 in time which it would not else.
