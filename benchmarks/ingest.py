@@ -163,8 +163,10 @@ def measure(port: int, key: str, batch: int, pid: int) -> Load:
         f"{committed:,.0f} commits/s"
     )
     if shutil.which("strace"):
-        before, command = commits(port), ["strace", "-f", "-c", "-e", "trace=fdatasync,fsync", "-p", str(pid)]
+        command = ["strace", "-f", "-c", "-e", "trace=fdatasync,fsync", "-p", str(pid)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
+            time.sleep(2.0)  # until it holds every thread: what is committed before that is not seen
+            before = commits(port)
             loaded(port, key, batch, 2.0)
             tracer.send_signal(signal.SIGINT)
             counted = re.findall(r"(\d+)\s+(?:\d+\s+)?f(?:data)?sync$", tracer.communicate()[1], re.MULTILINE)
