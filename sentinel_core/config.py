@@ -169,6 +169,10 @@ class SentinelConfig:
     incident_retention: str = "400d"  # of closed and resolved ones, with their timeline
     audit_retention: str = "400d"
     alert_networks: Sequence[str] = ()  # private networks that receivers may lie in, as "10.0.0.0/8"
+    query_passthrough: bool = True  # the query API answers what is not ours from prometheus_url
+    query_timeout: str = "30s"  # of one query; its `timeout` may say less
+    query_concurrency: int = 4  # queries evaluated at once
+    query_samples: int = 50_000_000  # samples and values that one query may hold
 
     def __post_init__(self) -> None:
         problems = validation.problems(self)

@@ -168,7 +168,11 @@ def _config_problems(config: "SentinelConfig", typed: set[str]) -> list[str]:
         )
     if "emit_steps" in typed and any(step < 1 for step in config.emit_steps):
         found.append(f"emit_steps: {list(config.emit_steps)}: leads count from 1")
-    for span in ("settle_delay", "window_retention", "forecast_retention", *_MONITORING_SPANS):
+    if "query_concurrency" in typed and not 1 <= config.query_concurrency <= 64:
+        found.append(f"query_concurrency: {config.query_concurrency} is not between 1 and 64; a core each is plenty")
+    if "query_samples" in typed and config.query_samples < 1:
+        found.append(f"query_samples: {config.query_samples} answers nothing; write 50000000 (a query holds 0.4 GB)")
+    for span in ("settle_delay", "window_retention", "forecast_retention", "query_timeout", *_MONITORING_SPANS):
         if span in typed:
             _duration(getattr(config, span), span, found)
     if "external_url" in typed and config.external_url is not None:
