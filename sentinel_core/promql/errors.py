@@ -8,16 +8,14 @@ QueryError (a RequestError)
 └── TooBusyError        503 unavailable: more queries at once than are answered, or the store does not answer
 """
 
-from typing import ClassVar
-
 from sentinel_core.errors import RequestError
 
 
 class QueryError(RequestError):
-    """A query without an answer; `status` and `kind` are the HTTP status and `errorType` of it."""
+    """A query without an answer; `status` and `kind` are the HTTP status and `errorType` of it, a class's or its own."""
 
-    status: ClassVar[int] = 400
-    kind: ClassVar[str] = "bad_data"
+    status: int = 400
+    kind: str = "bad_data"
 
 
 class BadQueryError(QueryError):
