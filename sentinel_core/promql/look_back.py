@@ -1,0 +1,87 @@
+"""From raw samples to steps: which sample of a series stands for a time, and which lie in the range before it.
+
+Ranges are open on the left, as in Prometheus 3: a sample at s belongs to time t where t - range < s <= t. S series, T
+steps, N samples; times are milliseconds, evenly spaced and ascending where there is more than one.
+"""
+
+import numpy as np
+
+from sentinel_core.promql.limits import Budget
+from sentinel_core.promql.values import LOOKBACK, BoolArray, Labels, Samples, Vector, is_stale, without
+from sentinel_core.windows import FloatArray, IntArray
+
+
+def look_back(samples: Samples, times: IntArray, budget: Budget, *, timestamps: bool = False) -> Vector:
+    """Return each series' newest sample at each time, as far back as its look-back; a stale marker ends a series.
+
+    times:      int64 [T]
+    timestamps: the samples' own times in seconds instead of their values
+    """
+    steps = len(times)
+    budget.spend(len(samples.labels) * steps)
+    if not len(samples.times):
+        return Vector.empty(steps)
+    newest = until(samples, times) - 1
+    there = newest >= samples.offsets[:-1, None]
+    newest[~there] = 0
+    at = samples.times[newest]
+    there &= at > times - samples.lookback[:, None]
+    values = samples.values[newest]
+    there &= ~is_stale(values)
+    return Vector.of(samples.labels, at / 1000 if timestamps else values, there)
+
+
+def within(samples: Samples, start: int, end: int) -> Samples:
+    """Return the samples of start < t <= end but for stale markers; series without any are left out."""
+    kept: BoolArray = (samples.times > start) & (samples.times <= end) & ~is_stale(samples.values)
+    if kept.all() and (samples.offsets[1:] > samples.offsets[:-1]).all():
+        return samples
+    offsets = np.concatenate([[0], np.cumsum(kept)])[samples.offsets]
+    there = offsets[1:] > offsets[:-1]
+    return Samples(
+        tuple(labels for labels, some in zip(samples.labels, there.tolist(), strict=True) if some),
+        np.concatenate([[0], offsets[1:][there]]),
+        samples.times[kept],
+        samples.values[kept],
+        samples.lookback[there],
+    )
+
+
+def bounds(samples: Samples, times: IntArray, span: int) -> tuple[IntArray, IntArray]:
+    """Return int64 [S, T] lo and hi: the samples lo … hi - 1 of all are those in the range that ends at a time.
+
+    samples: without stale markers, as from `within`
+    span:    of the range, ms
+    """
+    return until(samples, times - span), until(samples, times)
+
+
+def until(samples: Samples, times: IntArray) -> IntArray:
+    """Return int64 [S, T]: where in all samples the first one of a series after a time is, or would be."""
+    series = len(samples.labels)
+    counts: IntArray
+    each, rest = divmod(len(samples.times), max(1, series))
+    if not rest and (samples.times.reshape(series, each) == samples.times[:each]).all():  # they share their times
+        counts = np.searchsorted(samples.times[:each], times, side="right")
+        return samples.offsets[:-1, None] + counts
+    raise NotImplementedError
+
+
+def to_samples(vector: Vector, times: IntArray) -> Samples:
+    """Return a vector's values at its times as samples, for a range function over a subquery.
+
+    A name that would go at the end of the evaluation goes here.
+    """
+    at, lengths = np.broadcast_to(times, vector.present.shape)[vector.present], vector.present.sum(axis=1)
+    labels: list[Labels] = [
+        without(one, "__name__") if nameless else one
+        for one, nameless in zip(vector.labels, vector.nameless.tolist(), strict=True)
+    ]
+    values: FloatArray = vector.values[vector.present]
+    return Samples(
+        tuple(labels),
+        np.concatenate([[0], np.cumsum(lengths)]),
+        at,
+        values,
+        np.full(len(labels), LOOKBACK, np.int64),
+    )
