@@ -83,9 +83,25 @@ def _parser() -> argparse.ArgumentParser:
         changing.add_argument("--watch", metavar="SLUG", help="the watch's slug, as `sentinel status` shows it")
         changing.add_argument("--reason", default="by hand, from the command line")
     rollback.add_argument("--to", metavar="VERSION", help="as v3; default: the version before the one that serves")
+    grafana = on_the_store(commands)("grafana", _grafana, "Start a Grafana that shows everything, or write its files.")
+    grafana.add_argument("--port", type=int, default=3001)
+    grafana.add_argument(
+        "--write", metavar="FOLDER", help="only write provisioning, dashboards, rules and compose.yaml"
+    )
     operations.register(on_the_store(commands), group)
     administration.register(group)
     return parser
+
+
+def _grafana(config: SentinelConfig, arguments: argparse.Namespace) -> int:
+    from sentinel_core.grafana import provisioning
+
+    if arguments.write is None:
+        provisioning.start(config, arguments.port)
+    else:
+        provisioning.write(config, Path(arguments.write), arguments.port)
+        print(f"{arguments.write} has provisioning, dashboards, rules and a compose.yaml for {config.sidecar_url}")
+    return 0
 
 
 def _init(arguments: argparse.Namespace) -> int:

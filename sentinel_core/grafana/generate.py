@@ -11,9 +11,11 @@ from typing import Any
 import yaml
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
+from sentinel_core.config import SentinelConfig
 from sentinel_core.grafana import rules
 from sentinel_core.grafana.dashboards import DASHBOARDS
 from sentinel_core.grafana.files import FOLDER
+from sentinel_core.grafana.provisioning import EXAMPLE_FOLDER, texts
 
 _HEAD = "# Written by `python -m sentinel_core.grafana.generate`.\n"
 
@@ -23,6 +25,8 @@ def files() -> Iterator[tuple[str, str]]:
     for make in DASHBOARDS:
         board = make().build()
         yield f"dashboards/{board.uid}.json", json.dumps(board, cls=JSONEncoder, indent=1, sort_keys=True) + "\n"
+    default = SentinelConfig()
+    yield from texts(url=default.sidecar_url, interval="15s", folder=EXAMPLE_FOLDER, with_key=False).items()
     yield "rules/forecasts.yaml", _yaml({"groups": rules.FORECASTS})
     yield "rules/sentinel.yaml", _yaml({"groups": rules.SELF})
 
