@@ -6,7 +6,8 @@ import os
 import random
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
@@ -53,6 +54,16 @@ class Retry:
     attempts: int = 3
     base_seconds: float = 0.25
     deadline_seconds: float = 30.0  # all attempts and pauses; a longer `timeout` gets one whole attempt
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """An answer that is on its way. `pieces` raises as `PrometheusClient.stream`."""
+
+    status: int
+    content_type: str
+    location: str  # where a redirect leads
+    pieces: Iterator[bytes]
 
 
 class PrometheusClient:
@@ -209,26 +220,57 @@ class PrometheusClient:
         self, endpoint: str, fields: Mapping[str, str], method: str, seconds: float
     ) -> tuple[int, str, str, bytes]:
         """One request and its whole answer: (status, content type, location, body)."""
+        timeout = {} if method == "GET" else {"timeout": f"{math.ceil(seconds)}s"}
+        with self.stream(endpoint, {**fields, **timeout}, seconds=seconds, method=method) as answer:
+            body = bytearray()
+            for piece in answer.pieces:
+                body += piece
+            return answer.status, answer.content_type, answer.location, bytes(body)
+
+    @contextmanager
+    def stream(
+        self, endpoint: str, fields: Mapping[str, str | Sequence[str]], *, seconds: float, method: str = "POST"
+    ) -> Iterator[Streamed]:
+        """Send one request, once, and hand on what is answered while the block runs, whatever its status.
+
+        fields:  a form, or with GET the query; several values of one name are a list
+        seconds: for the whole answer
+
+        Raises TransientSourceError where no answer comes, or not all of it in time, and PermanentSourceError where it
+        never would.
+        """
         ends = time.monotonic() + seconds
-        where = {"params": fields} if method == "GET" else {"data": {**fields, "timeout": f"{math.ceil(seconds)}s"}}
+        where = {"params": fields} if method == "GET" else {"data": fields}
+        with (
+            self._blamed(endpoint, seconds),
+            self._http.stream(method, f"{self.url}/api/v1/{endpoint}", timeout=seconds, **where) as response,
+        ):
+            headers = response.headers
+            yield Streamed(
+                response.status_code,
+                headers.get("content-type", ""),
+                headers.get("location", "elsewhere"),
+                self._pieces(response, endpoint, seconds, ends),
+            )
+
+    def _pieces(self, response: httpx.Response, endpoint: str, seconds: float, ends: float) -> Iterator[bytes]:
+        total = 0
+        with self._blamed(endpoint, seconds):
+            for piece in response.iter_bytes():
+                total += len(piece)
+                if total > MAX_ANSWER_BYTES:
+                    self._permanent(
+                        f"sends more than {MAX_ANSWER_BYTES >> 20} MiB for one {endpoint}; narrow the watch or the query"
+                    )
+                if time.monotonic() > ends:  # httpx's timeout is for each read: a dripping answer never meets it
+                    raise httpx.ReadTimeout("the answer as a whole took too long")
+                yield piece
+
+    @contextmanager
+    def _blamed(self, endpoint: str, seconds: float) -> Iterator[None]:
+        """What goes wrong on the way, in our words."""
         try:
-            with self._http.stream(method, f"{self.url}/api/v1/{endpoint}", timeout=seconds, **where) as response:
-                body = bytearray()
-                for piece in response.iter_bytes():
-                    body += piece
-                    if len(body) > MAX_ANSWER_BYTES:
-                        self._permanent(
-                            f"sends more than {MAX_ANSWER_BYTES >> 20} MiB for one {endpoint}; narrow the watch"
-                        )
-                    if time.monotonic() > ends:  # httpx's timeout is for each read: a dripping answer never meets it
-                        raise httpx.ReadTimeout("the answer as a whole took too long")
-                headers = response.headers
-                return (
-                    response.status_code,
-                    headers.get("content-type", ""),
-                    headers.get("location", "elsewhere"),
-                    bytes(body),
-                )
+            yield
         except httpx.TimeoutException:
             raise self._transient(
                 f"did not answer {endpoint} within {seconds:g} s; raise scrape_timeout if it is slow"

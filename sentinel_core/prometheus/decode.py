@@ -56,14 +56,18 @@ class Description(msgspec.Struct):
     """One entry of /api/v1/metadata."""
 
     type: str
+    help: str = ""
+    unit: str = ""
+
+
+class NativeHistogramsError(msgspec.ValidationError):
+    """Samples that are histograms, and no numbers."""
 
 
 _ROWS = msgspec.json.Decoder(Answer[_Rows])
 _TYPED = msgspec.json.Decoder(Answer[_Typed])
 _LABELS = msgspec.json.Decoder(Labels)
 _NUMBERS = msgspec.json.Decoder(list[float])
-_NUMBERS_AND_NULLS = msgspec.json.Decoder(list[float | None])
-_WORDS = (b"NaN", b"+Inf", b"-Inf")  # what Go writes for values that JSON has no number for
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,30 @@ class MatrixBuilder:
             self._non_finite = np.pad(self._non_finite, (0, more))
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Samples of n series as they came.
+
+    labels: [n], each sorted by name
+    pairs:  [n] float64 [2 * samples]: times in unix seconds and values, alternating; NaN and infinities among them
+    """
+
+    labels: list[tuple[tuple[str, str], ...]]
+    pairs: list[FloatArray]
+    warnings: list[str]
+
+
+def rows(body: bytes) -> Rows:
+    """Decode a matrix: the answer of a range query, or of an instant one about a range selector."""
+    with collector_paused():
+        answer = _ROWS.decode(body)
+        data = successful(answer)
+        if data.resultType != "matrix":
+            raise msgspec.ValidationError(f"a {data.resultType} where a matrix was asked for")
+        labels = [tuple(sorted(_LABELS.decode(row.metric).items())) for row in data.result]
+        return Rows(labels, [_numbers(row) for row in data.result], answer.warnings)
+
+
 def sample_times(body: bytes) -> list[FloatArray]:
     """Decode the raw samples of a range selector; return each series' timestamps, unix seconds."""
     return [_numbers(row)[0::2] for row in successful(_ROWS.decode(body)).result]
@@ -196,18 +224,17 @@ def _float(text: str) -> float:
 def _numbers(row: _Row) -> FloatArray:
     """Timestamps and values of one series, alternating: float64 [2 * samples]."""
     if bytes(row.histograms):
-        raise msgspec.ValidationError(
+        raise NativeHistogramsError(
             "native histograms, which are no numbers; watch a query such as histogram_quantile(…)"
         )
     text = bytes(row.values)
-    decoder: msgspec.json.Decoder[list[float]] | msgspec.json.Decoder[list[float | None]] = _NUMBERS
-    if b"N" in text or b"I" in text:
-        decoder = _NUMBERS_AND_NULLS
-        for word in _WORDS:
-            text = text.replace(word, b"null")
+    flat = text.translate(None, b'[]"')
     try:
-        numbers = np.array(decoder.decode(b"[" + text.translate(None, b'[]"') + b"]"), dtype=np.float64)
-    except msgspec.DecodeError as error:
+        if b"N" in text or b"I" in text:  # NaN, +Inf, -Inf, which JSON has no number for
+            numbers = np.array(flat.split(b",")).astype(np.float64)
+        else:
+            numbers = np.array(_NUMBERS.decode(b"[" + flat + b"]"), dtype=np.float64)
+    except (msgspec.DecodeError, ValueError) as error:
         raise msgspec.ValidationError(f"samples that are no numbers: {error}") from None
     # A sample is exactly [time, "value"]; counting quotes catches triples and bare numbers that deletion would hide.
     if len(numbers) != text.count(b'"') or len(numbers) % 2:
