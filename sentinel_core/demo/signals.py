@@ -119,9 +119,11 @@ def _memory(instance: str) -> Callable[[FloatArray], FloatArray]:
 
 
 def _disk(instance: str) -> Callable[[FloatArray], FloatArray]:
+    empty, full = (0.92, 0.97) if instance == INSTANCES[-1] else (0.35, 0.85)  # one that ForecastDiskFull is about
+
     def at(t: FloatArray) -> FloatArray:
         fill = ((t + _unit(instance) * 864_000) % 864_000) / 864_000  # ten days, then old logs are deleted
-        return 0.35 + 0.5 * fill + 0.0005 * _noise(f"disk{instance}", t)
+        return empty + (full - empty) * fill + 0.0005 * _noise(f"disk{instance}", t)
 
     return at
 
