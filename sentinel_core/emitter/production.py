@@ -27,6 +27,7 @@ PER_MODEL: Mapping[str, str] = {
     "sentinel_model_last_event_timestamp_seconds": "Time of the newest event that was drained.",
     "sentinel_model_enabled": "0 while the model is not evaluated.",
 }
+INCIDENTS, INCIDENTS_HELP = "sentinel_incidents", "Incidents, by what they are about, state and severity."
 SEVERITIES = ("none", "warn", "critical")
 UNFINISHED = ("open", "acknowledged")
 
@@ -151,11 +152,16 @@ def per_model(production: Production) -> Iterator[Metric]:
         for name, value in zip(PER_MODEL, _values(model), strict=True):
             if value is not None:
                 gauges[name].add_sample(name, labels, float(value))
-    incidents = Metric("sentinel_incidents", "Incidents, by what they are about, state and severity.", "gauge")
-    for (project, kind, subject, state, severity), count in production.incidents.items():
-        about = {"project": project, "kind": kind, "watch" if kind == "forecast" else "model": subject}
-        incidents.add_sample(incidents.name, {**about, "state": state, "severity": severity}, count)
+    incidents = Metric(INCIDENTS, INCIDENTS_HELP, "gauge")
+    for key, count in production.incidents.items():
+        incidents.add_sample(INCIDENTS, incident_labels(*key), count)
     yield from (*gauges.values(), events, incidents)
+
+
+def incident_labels(project: str, kind: str, subject: str, state: str, severity: str) -> dict[str, str]:
+    """Labels of INCIDENTS; `subject` is the name of a model, or of a forecast's watch the slug."""
+    about = {"project": project, "kind": kind, "watch" if kind == "forecast" else "model": subject}
+    return {**about, "state": state, "severity": severity}
 
 
 def _values(model: ModelState) -> tuple[float | None, ...]:

@@ -11,7 +11,7 @@ from sentinel_core.monitoring.monitor import State, Verdicts
 from sentinel_core.windows import FloatArray
 
 OUTPUTS = ("score", "number", "label")  # by their stored number
-_WORST_LAST = (State.NO_DATA, State.INSUFFICIENT_DATA, State.OK, State.WARNING, State.CRITICAL)
+WORST_LAST = (State.NO_DATA, State.INSUFFICIENT_DATA, State.OK, State.WARNING, State.CRITICAL)
 
 
 class BinShare(msgspec.Struct, frozen=True):  # a dataclass takes ten times as long to make, and there are ten a model
@@ -60,7 +60,7 @@ class Assessment:
         """The output that people are shown first; None where the model has none yet."""
 
         def badness(one: OutputAssessment) -> tuple[int, float]:
-            return _WORST_LAST.index(one.state), one.adjusted or 0.0
+            return WORST_LAST.index(one.state), one.adjusted or 0.0
 
         return max(self.outputs, key=badness, default=None)
 
@@ -93,7 +93,7 @@ def describe(
     )
     judged = [row for row in rows if verdicts.state[row] <= State.CRITICAL]
     return Assessment(
-        state=max((one.state for one in found), key=_WORST_LAST.index, default=State.NO_DATA),
+        state=max((one.state for one in found), key=WORST_LAST.index, default=State.NO_DATA),
         hour=hour,
         baseline_version=baseline_version,
         calm=bool(judged) and all(bool(verdicts.calm[row]) for row in judged),

@@ -3,18 +3,25 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from sentinel_core.promql.limits import Budget
+from sentinel_core.promql.look_back import look_back
 from sentinel_core.promql.values import Labels, Samples, Vector
 from sentinel_core.series import Matcher
 from sentinel_core.windows import IntArray
 
 Metadata = Mapping[str, tuple[str, str]]  # type and help text by name, as /api/v1/metadata tells them
+NOTHING = Samples.of((), (), ())
 
 
 class SampledSource(ABC):
-    """A Source (see promql.source) over `samples`."""
+    """A Source (see promql.source) over its `samples`."""
 
-    longest_lookback: int  # ms: no sample of this source stands for longer than that
+    @property
+    @abstractmethod
+    def lookback(self) -> int:
+        """Longest time (ms) that a sample of this source stands for."""
 
     @abstractmethod
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
@@ -32,4 +39,18 @@ class SampledSource(ABC):
         self, matchers: Sequence[Matcher], times: IntArray, budget: Budget, *, timestamps: bool = False
     ) -> Vector:
         """Return each series' newest sample at each of these times, by look-back."""
-        raise NotImplementedError
+        found = self.samples(matchers, int(times[0]) - self.lookback, int(times[-1]), budget)
+        return look_back(found, times, budget, timestamps=timestamps)
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """Return the series of all parts, one part after the other."""
+    firsts = np.cumsum([0, *(len(part.times) for part in parts)])
+    offsets = [part.offsets[:-1] + first for part, first in zip(parts, firsts, strict=False)]
+    return Samples(
+        tuple(labels for part in parts for labels in part.labels),
+        np.concatenate([*offsets, firsts[-1:]]),
+        np.concatenate([np.empty(0, np.int64), *(part.times for part in parts)]),
+        np.concatenate([np.empty(0), *(part.values for part in parts)]),
+        np.concatenate([np.empty(0, np.int64), *(part.lookback for part in parts)]),
+    )
