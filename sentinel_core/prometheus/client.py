@@ -240,10 +240,11 @@ class PrometheusClient:
         never would.
         """
         ends = time.monotonic() + seconds
-        where = {"params": fields} if method == "GET" else {"data": fields}
+        query, form = (fields, None) if method == "GET" else (None, fields)
+        url = f"{self.url}/api/v1/{endpoint}"
         with (
             self._blamed(endpoint, seconds),
-            self._http.stream(method, f"{self.url}/api/v1/{endpoint}", timeout=seconds, **where) as response,
+            self._http.stream(method, url, params=query, data=form, timeout=seconds) as response,
         ):
             headers = response.headers
             yield Streamed(

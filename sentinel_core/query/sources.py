@@ -5,22 +5,38 @@ but for Prometheus' copies of our names: it may scrape our /metrics.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from sentinel_core.prometheus.decode import Description
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.source import Source
-from sentinel_core.promql.tree import Node
+from sentinel_core.promql.tree import (
+    Aggregation,
+    Binary,
+    Call,
+    MatrixSelector,
+    Negation,
+    Node,
+    Number,
+    String,
+    Subquery,
+    VectorSelector,
+)
 from sentinel_core.promql.values import Labels, Samples, Vector
-from sentinel_core.query.upstream import Metadata, Upstream
+from sentinel_core.query.sampled import Metadata, joined
+from sentinel_core.query.upstream import Upstream, union
 from sentinel_core.series import Matcher
 from sentinel_core.windows import IntArray
 
 OF_FORECASTS = r".+_sentinel_predicted(_lower|_upper)?"
 OF_QUALITY = r".+_sentinel_(drift_mae|mase|coverage)"
 OF_SENTINEL = r"sentinel_.*"
-_OURS = re.compile(f"{OF_FORECASTS}|{OF_QUALITY}|{OF_SENTINEL}", re.DOTALL)
+_OURS = f"{OF_SENTINEL}|{OF_FORECASTS}|{OF_QUALITY}"  # as re2 reads it too
+_ALWAYS = 2**52  # ms: later than every sample
+
+Selectors = Sequence[Sequence[Matcher]]
 
 
 def ours(name: str) -> bool:
@@ -29,14 +45,14 @@ def ours(name: str) -> bool:
     >>> ours("http_requests_sentinel_predicted_upper"), ours("redis_sentinel_masters")
     (True, False)
     """
-    return _OURS.fullmatch(name) is not None
+    return re.fullmatch(_OURS, name) is not None
 
 
 class OurSource(Source, Protocol):
     """Some of our own series."""
 
-    def metadata(self) -> Mapping[str, tuple[str, str]]:
-        """Return (type, help) of each metric family there is now."""
+    def metadata(self) -> Metadata:
+        """Return type and help of each metric family there is."""
         ...
 
 
@@ -50,13 +66,17 @@ class Sources:
 
     forecasts: OurSource
     quality: OurSource
-    production: Callable[[frozenset[str] | None], OurSource]
+    production: Callable[[frozenset[str] | None], Sequence[OurSource]]
     own: OurSource
     upstream: Callable[[], Upstream | None]
 
     def of(self, projects: frozenset[str] | None) -> "View":
         """Return what somebody may see: everything (None), or only the models of these projects."""
-        raise NotImplementedError
+        production = [(OF_SENTINEL, source) for source in self.production(projects)]
+        if projects is not None:
+            return View(production, None)
+        others = [(OF_FORECASTS, self.forecasts), (OF_QUALITY, self.quality), (OF_SENTINEL, self.own)]
+        return View([*others, *production], self.upstream())
 
 
 class View:
@@ -66,43 +86,127 @@ class View:
     """
 
     def __init__(self, parts: Sequence[tuple[str, OurSource]], upstream: Upstream | None) -> None:
+        """parts: sources of ours with an expression of the names they may have."""
+        self._parts = parts
         self.upstream = upstream
 
-    def is_foreign(self, node: Node) -> bool:
+    def is_foreign(self, node: Node, budget: Budget) -> bool:
         """Whether an expression asks only for what `upstream` has, so that it is forwarded as it is.
 
         Never without `upstream`, nor for an expression without selectors.
         """
-        raise NotImplementedError
+        asked = [selector.matchers for selector in _selectors(node)]
+        return self.upstream is not None and bool(asked) and not any(self._has(matchers, budget) for matchers in asked)
 
     def vector(
         self, matchers: Sequence[Matcher], times: IntArray, budget: Budget, *, timestamps: bool = False
     ) -> Vector:
         """As Source."""
-        raise NotImplementedError
+        found = [source.vector(one, times, budget, timestamps=timestamps) for source, one in self._asked(matchers)]
+        return union(found, len(times))
 
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
         """As Source."""
-        raise NotImplementedError
+        return joined([source.samples(one, start, end, budget) for source, one in self._asked(matchers)])
 
     def series(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> list[Labels]:
         """As Source."""
-        raise NotImplementedError
+        return [labels for source, one in self._asked(matchers) for labels in source.series(one, start, end, budget)]
 
-    def series_of(self, selectors: Sequence[Sequence[Matcher]], start: int, end: int, budget: Budget) -> list[Labels]:
+    def series_of(self, selectors: Selectors, start: int, end: int, budget: Budget) -> list[Labels]:
         """Return the series under any of the selectors, sorted, each once."""
-        raise NotImplementedError
+        found = set(self._our_series(selectors, start, end, budget))
+        if self.upstream is not None and (foreign := _foreign(selectors)):
+            found.update(self.upstream.series_of(foreign, start, end, budget))
+        return sorted(found)
 
-    def label_names(self, selectors: Sequence[Sequence[Matcher]], start: int, end: int, budget: Budget) -> list[str]:
+    def label_names(self, selectors: Selectors, start: int, end: int, budget: Budget) -> list[str]:
         """Return the labels of the series under any of the selectors (none: of all series), sorted."""
-        raise NotImplementedError
+        found = {name for labels in self._our_series(selectors or [()], start, end, budget) for name, _ in labels}
+        foreign = _foreign(selectors)
+        if self.upstream is not None and (foreign or not selectors):
+            found.update(self.upstream.label_names(foreign, start, end, budget))
+        return sorted(found)
 
-    def label_values(
-        self, name: str, selectors: Sequence[Sequence[Matcher]], start: int, end: int, budget: Budget
-    ) -> list[str]:
+    def label_values(self, name: str, selectors: Selectors, start: int, end: int, budget: Budget) -> list[str]:
         """Return the values of one label under any of the selectors (none: of all series), sorted."""
-        raise NotImplementedError
+        series = self._our_series(selectors or [()], start, end, budget)
+        found = {value for labels in series for label, value in labels if label == name}
+        foreign = _foreign(selectors)
+        if self.upstream is not None and (foreign or not selectors):
+            others = self.upstream.label_values(name, foreign, start, end, budget)
+            found.update(value for value in others if name != "__name__" or not ours(value))
+        return sorted(found)
 
-    def metadata(self, metric: str | None, budget: Budget) -> dict[str, list[Metadata]]:
+    def metadata(self, metric: str | None, budget: Budget) -> dict[str, list[Description]]:
         """Return what is known of each metric family, or of one, by name."""
-        raise NotImplementedError
+        found: dict[str, list[Description]] = {}
+        if self.upstream is not None and (metric is None or not ours(metric)):
+            described = self.upstream.metadata(metric, budget)
+            found |= {name: entries for name, entries in described.items() if not ours(name)}
+        for _, source in self._parts:
+            for name, (kind, text) in source.metadata().items():
+                if metric in (None, name):
+                    found[name] = [Description(kind, text)]
+        return found
+
+    def _asked(self, matchers: Sequence[Matcher]) -> Iterator[tuple[Source, Sequence[Matcher]]]:
+        """Who answers a selector, and the selector that they are asked."""
+        for source in self._of_ours(matchers):
+            yield source, matchers
+        if self.upstream is not None:
+            for foreign in _foreign([matchers]):
+                yield self.upstream, foreign
+
+    def _of_ours(self, matchers: Sequence[Matcher]) -> list[OurSource]:
+        name = _name(matchers)
+        return [source for names, source in self._parts if name is None or re.fullmatch(names, name)]
+
+    def _our_series(self, selectors: Selectors, start: int, end: int, budget: Budget) -> Iterator[Labels]:
+        for matchers in selectors:
+            for source in self._of_ours(matchers):
+                yield from source.series(matchers, start, end, budget)
+
+    def _has(self, matchers: Sequence[Matcher], budget: Budget) -> bool:
+        name = _name(matchers)
+        return ours(name) if name is not None else any(self._our_series([matchers], 0, _ALWAYS, budget))
+
+
+def _name(matchers: Sequence[Matcher]) -> str | None:
+    """The name that a selector asks for by equality, if it does."""
+    return next((one.value for one in matchers if (one.label, one.operator) == ("__name__", "=")), None)
+
+
+def _foreign(selectors: Selectors) -> list[Sequence[Matcher]]:
+    """What is left of selectors for Prometheus: none of our names."""
+    found: list[Sequence[Matcher]] = []
+    for matchers in selectors:
+        name = _name(matchers)
+        if name is None:
+            found.append([*matchers, Matcher("__name__", "!~", _OURS)])
+        elif not ours(name):
+            found.append(matchers)
+    return found
+
+
+def _selectors(node: Node) -> Iterator[VectorSelector]:
+    """Every selector of an expression."""
+    match node:
+        case VectorSelector():
+            yield node
+        case MatrixSelector(selector):
+            yield selector
+        case Number() | String():
+            pass
+        case Call(_, args):
+            for one in args:
+                yield from _selectors(one)
+        case Binary(_, left, right):
+            yield from _selectors(left)
+            yield from _selectors(right)
+        case Aggregation(_, expr, param):
+            yield from _selectors(expr)
+            if param is not None:
+                yield from _selectors(param)
+        case Subquery(expr) | Negation(expr):
+            yield from _selectors(expr)
