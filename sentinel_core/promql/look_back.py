@@ -1,7 +1,7 @@
 """From raw samples to steps: which sample of a series stands for a time, and which lie in the range before it.
 
 Ranges are open on the left, as in Prometheus 3: a sample at s belongs to time t where t - range < s <= t. S series, T
-steps, N samples; times are milliseconds, evenly spaced and ascending where there is more than one.
+steps, N samples; times are milliseconds, evenly spaced: ascending, or all the same where @ says so.
 """
 
 import numpy as np
@@ -58,13 +58,18 @@ def bounds(samples: Samples, times: IntArray, span: int) -> tuple[IntArray, IntA
 
 def until(samples: Samples, times: IntArray) -> IntArray:
     """Return int64 [S, T]: where in all samples the first one of a series after a time is, or would be."""
-    series = len(samples.labels)
-    counts: IntArray
-    each, rest = divmod(len(samples.times), max(1, series))
-    if not rest and (samples.times.reshape(series, each) == samples.times[:each]).all():  # they share their times
-        counts = np.searchsorted(samples.times[:each], times, side="right")
-        return samples.offsets[:-1, None] + counts
-    raise NotImplementedError
+    starts, lengths, steps = samples.offsets[:-1], np.diff(samples.offsets), len(times)
+    series, length = len(lengths), int(lengths.max(initial=0))
+    if (lengths == length).all() and (samples.times.reshape(series, length) == samples.times[:length]).all():
+        shared: IntArray = np.searchsorted(samples.times[:length], times, side="right")
+        return starts[:, None] + shared
+    if steps > 1 and times[0] == times[1]:
+        return np.broadcast_to(until(samples, times[:1]), (series, steps))
+    # Each sample counts from the first step at or after it: O(N + S T), where searching would take a logarithm more.
+    step = int(times[1] - times[0]) if steps > 1 else 1
+    first = np.clip(-((times[0] - samples.times) // step), 0, steps) + np.repeat(np.arange(series) * (steps + 1), lengths)
+    counts: IntArray = np.bincount(first, minlength=series * (steps + 1)).reshape(series, steps + 1)[:, :-1]
+    return starts[:, None] + counts.cumsum(axis=1)
 
 
 def to_samples(vector: Vector, times: IntArray) -> Samples:
