@@ -58,6 +58,7 @@ debian:
 	for program in prometheus-alertmanager chromium strace; do \
 	  command -v $$program >/dev/null || missing="$$missing $$program"; \
 	done; \
+	command -v vmalert >/dev/null || missing="$$missing victoria-metrics"; \
 	[ -z "$$missing" ] && exit 0; \
 	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  echo "installing$$missing for the tests"; \
