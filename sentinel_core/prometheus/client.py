@@ -261,7 +261,7 @@ class PrometheusClient:
                 total += len(piece)
                 if total > MAX_ANSWER_BYTES:
                     self._permanent(
-                        f"sends more than {MAX_ANSWER_BYTES >> 20} MiB for one {endpoint}; narrow the watch or the query"
+                        f"sends more than {MAX_ANSWER_BYTES >> 20} MiB for one {endpoint}; narrow the watch or query"
                     )
                 if time.monotonic() > ends:  # httpx's timeout is for each read: a dripping answer never meets it
                     raise httpx.ReadTimeout("the answer as a whole took too long")
