@@ -191,15 +191,11 @@ class ProductionSource(SampledSource):
 
     def _transitions(self) -> Sequence[sa.Row[Any]]:
         """Every incident's, one incident after the other: its id, the time, and what `incident_labels` takes."""
-        steps, incidents, projects, watches = (
-            schema.incident_transitions,
-            schema.incidents,
-            schema.projects,
-            schema.watches,
-        )
-        about = sa.func.coalesce(watches.c.slug, incidents.c.subject)
-        what = (projects.c.name, incidents.c.kind, about, steps.c.state, steps.c.severity)
-        query = sa.select(steps.c.incident_id, steps.c.at, *what).join_from(steps, incidents)
+        steps, incidents = schema.incident_transitions, schema.incidents
+        projects, watches = schema.projects, schema.watches
+        about = sa.func.coalesce(watches.c.slug, incidents.c.subject)  # a watch is called by its slug on /metrics
+        what = [projects.c.name.label("project"), incidents.c.kind, about, steps.c.state, steps.c.severity]
+        query = sa.select(*[steps.c.incident_id, steps.c.at, *what]).join_from(steps, incidents)
         query = query.join(projects, projects.c.id == incidents.c.project_id)
         query = query.outerjoin(watches, watches.c.id == incidents.c.watch_id)
         if self._projects is not None:
