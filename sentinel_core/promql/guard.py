@@ -80,7 +80,7 @@ def check(text: str) -> Checked:
         elif kind == "close":
             del opened[-1:]
         elif kind == "sign" or (kind == "word" and part.lower() in _OPERATOR_WORDS):
-            operators += opened[-1:] != ["{"]
+            operators += 1
             if operators > MAX_OPERATORS:
                 raise BadQueryError(f"parse error: more than {MAX_OPERATORS} operators; split the query")
         elif part in "\"'`":

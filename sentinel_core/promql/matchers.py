@@ -7,10 +7,11 @@ import numpy as np
 import re2
 
 from sentinel_core.promql.errors import BadQueryError
+from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.values import BoolArray, Labels
 from sentinel_core.series import Matcher
 
-_MAX_MEMORY = 1 << 20  # bytes of one compiled expression and of what it remembers while it matches
+_MAX_MEMORY = 1 << 19  # bytes of one compiled expression; 8 KiB of alternatives take 1 ms, the worst 6 ms
 
 
 class Matching:
@@ -19,15 +20,20 @@ class Matching:
     def __init__(self, matchers: Sequence[Matcher]) -> None:
         self._conditions = [(one.label, _condition(one)) for one in matchers]
 
-    def matches(self, labels: Sequence[Labels]) -> BoolArray:
-        """Return bool [S]: which of the series match. Each distinct value of a label is tested once."""
+    def matches(self, labels: Sequence[Labels], budget: Budget | None = None) -> BoolArray:
+        """Return bool [S]: which of the series match. Each distinct value of a label is tested once.
+
+        budget: is asked for the time now and then, as an unkind expression takes 0.5 ms for a value
+        """
         keep = np.ones(len(labels), bool)
-        if not self._conditions:
-            return keep
         series = [dict(one) for one in labels]
         for label, condition in self._conditions:
             values = [one.get(label, "") for one in series]
-            verdicts = {value: condition(value) for value in dict.fromkeys(values)}
+            verdicts: dict[str, bool] = {}
+            for value in dict.fromkeys(values):
+                if budget is not None and len(verdicts) % 256 == 0:
+                    budget.check()
+                verdicts[value] = condition(value)
             keep &= np.fromiter(map(verdicts.__getitem__, values), bool, len(values))
         return keep
 

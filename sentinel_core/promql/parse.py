@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Literal
 
@@ -76,13 +76,15 @@ def parse_selector(text: str) -> tuple[Matcher, ...]:
 def format_query(text: str) -> str:
     """Return the expression in its usual form; errors as of `parse`.
 
-    >>> format_query('sum(rate(x{job="api"}[5m]))by(job)')
-    'sum by (job) (\\n  rate(x{job="api"}[5m])\\n)'
+    >>> format_query('sum(rate(x{job="api"}[5m] @ -1))by(job)')
+    'sum by (job) (rate(x{job="api"}[5m] @ -1))'
     """
     checked = guard.check(text)
-    _Conversion(checked).node(expr := _parse(checked))
-    formatted: str = re.sub(r'"?\$(\d+)"?', lambda mark: quote(checked.strings[int(mark[1])]), expr.prettify())
-    return formatted
+    expr = _parse(checked)
+    _Conversion(checked).node(expr)
+    ats = iter(checked.ats)  # the parser writes times before 1970 as 0
+    formatted = re.sub(r"@ (?:[\d.]+|\w+(\(\)))", lambda at: f"@ {next(ats)}{at[1] or ''}", expr.prettify())
+    return re.sub(r'"?\$(\d+)"?', lambda mark: quote(checked.strings[int(mark[1])]), formatted)
 
 
 def _parse(checked: guard.Checked) -> promql_parser.Expr:
@@ -139,7 +141,7 @@ class _Conversion:
         if expr.matchers.or_matchers:
             raise NotSupportedError("or between matchers")
         wanted = tuple(
-            Matcher(self._restore(one.name), _OPERATORS[repr(one.op)], self._restore(one.value))
+            Matcher(*self._names([one.name]), _OPERATORS[repr(one.op)], self._restore(one.value))
             for one in expr.matchers.matchers
         )
         if expr.name is not None:
@@ -152,7 +154,7 @@ class _Conversion:
         clause = expr.modifier
         if clause is None:
             return Aggregation(str(expr.op), inner, param)
-        labels = tuple(map(self._restore, clause.labels))
+        labels = self._names(clause.labels)
         return Aggregation(str(expr.op), inner, param, labels, clause.type == promql_parser.AggModifierType.Without)
 
     def _binary(self, expr: promql_parser.BinaryExpr, left: Node, right: Node) -> Binary:
@@ -163,12 +165,18 @@ class _Conversion:
             raise NotSupportedError("fill modifiers")
         clause = modifier.matching
         matching = Matching(
-            labels=() if clause is None else tuple(map(self._restore, clause.labels)),
+            labels=() if clause is None else self._names(clause.labels),
             on=clause is not None and clause.type == promql_parser.LabelModifierType.Include,
             group=_GROUPS.get(repr(modifier.card), "none"),
-            include=tuple(map(self._restore, modifier.group_labels or ())),
+            include=self._names(modifier.group_labels or ()),
         )
         return Binary(operator, left, right, modifier.return_bool, matching)
+
+    def _names(self, names: Sequence[str]) -> tuple[str, ...]:
+        restored = tuple(map(self._restore, names))
+        if "" in restored:
+            raise BadQueryError('parse error: invalid label name ""')
+        return restored
 
     def _at(self, at: promql_parser.AtModifier | None) -> At:
         if at is None:
