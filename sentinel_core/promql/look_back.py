@@ -64,12 +64,15 @@ def until(samples: Samples, times: IntArray) -> IntArray:
         shared: IntArray = np.searchsorted(samples.times[:length], times, side="right")
         return starts[:, None] + shared
     if steps > 1 and times[0] == times[1]:
-        return np.broadcast_to(until(samples, times[:1]), (series, steps))
+        return np.repeat(until(samples, times[:1]), steps, axis=1)
     # Each sample counts from the first step at or after it: O(N + S T), where searching would take a logarithm more.
     step = int(times[1] - times[0]) if steps > 1 else 1
-    first = np.clip(-((times[0] - samples.times) // step), 0, steps) + np.repeat(np.arange(series) * (steps + 1), lengths)
-    counts: IntArray = np.bincount(first, minlength=series * (steps + 1)).reshape(series, steps + 1)[:, :-1]
-    return starts[:, None] + counts.cumsum(axis=1)
+    first = np.clip(-((times[0] - samples.times) // step), 0, steps) + np.repeat(
+        np.arange(series) * (steps + 1), lengths
+    )
+    new = np.bincount(first, minlength=series * (steps + 1)).reshape(series, steps + 1)
+    counts: IntArray = new[:, :-1].cumsum(axis=1)
+    return starts[:, None] + counts
 
 
 def to_samples(vector: Vector, times: IntArray) -> Samples:
