@@ -141,7 +141,7 @@ class _Conversion:
         if expr.matchers.or_matchers:
             raise NotSupportedError("or between matchers")
         wanted = tuple(
-            Matcher(*self._names([one.name]), _OPERATORS[repr(one.op)], self._restore(one.value))
+            Matcher(self._names([one.name])[0], _OPERATORS[repr(one.op)], self._restore(one.value))
             for one in expr.matchers.matchers
         )
         if expr.name is not None:

@@ -12,33 +12,9 @@ from sentinel_core.promql.limits import MAX_BYTES, MAX_DEPTH, MAX_OPERATORS
 from sentinel_core.promql.parse import format_query, parse, parse_selector
 
 WORDS = (
-    *[
-        "foo",
-        "sum",
-        "by",
-        "without",
-        "on",
-        "group_left",
-        "rate",
-        "offset",
-        "and",
-        "or",
-        "bool",
-        "smoothed",
-        "5m",
-        "1",
-        "-1",
-        "1e3",
-        "0x",
-        "@",
-        "end()",
-        "$0",
-        "é",
-        "_",
-        ".",
-    ],
-    *["(", ")", "{", "}", "[", "]", ":", ",", "=", "=~", "!~", "+", "-", "^", "#", "'", "`", '"', "\\"],
-    *('"a"', "'('", '"$9"', "\n", "\0"),
+    *("foo", "sum", "by", "without", "on", "group_left", "rate", "offset", "and", "or", "bool", "smoothed", "end()"),
+    *("5m", "1", "-1", "1e3", "0x", "$0", "é", "_", ".", '"a"', "'('", '"$9"', "\\", "\n", "\0"),
+    *"@()[]{}:,=~!<>+-^#'`\"",
 )
 
 
