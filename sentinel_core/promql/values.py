@@ -58,6 +58,12 @@ class Vector:
         """No series."""
         return cls.of((), np.empty((0, steps)))
 
+    def rows(self, chosen: IntArray | BoolArray) -> "Vector":
+        """These series in this order: row numbers, or a mask [S]."""
+        numbers = np.arange(len(self.labels))[chosen]
+        labels = tuple([self.labels[row] for row in numbers.tolist()])
+        return Vector(labels, self.values[numbers], self.present[numbers], self.nameless[numbers])
+
 
 @dataclass(frozen=True)
 class Samples:
