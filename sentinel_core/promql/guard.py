@@ -56,7 +56,7 @@ def check(text: str) -> Checked:
     >>> check('up{job="api"} @ -1 # why').text
     'up{job="$0"} @ -1  '
     """
-    if len(text) > MAX_BYTES or len(text.encode(errors="surrogatepass")) > MAX_BYTES:
+    if len(text) > MAX_BYTES or len(text.encode(errors="replace")) > MAX_BYTES:
         raise BadQueryError(f"parse error: the query is longer than {MAX_BYTES:,} bytes; split it or shorten its lists")
     parts: list[str] = []
     strings: list[str] = []
@@ -99,8 +99,6 @@ def check(text: str) -> Checked:
 
 def _unquote(quoted: str) -> str:
     """Return what a string of Prometheus means, which is one of Go."""
-    if quoted[0] == "`":
-        return quoted[1:-1].replace("\r", "")
     own = quoted[0].encode()
 
     def meaning(escape: re.Match[bytes]) -> bytes:
@@ -114,6 +112,8 @@ def _unquote(quoted: str) -> str:
         raise BadQueryError(f"parse error: unknown escape sequence in the string {quoted}")
 
     try:
+        if own == b"`":
+            return quoted[1:-1].replace("\r", "").encode().decode()
         return _ESCAPE.sub(meaning, quoted[1:-1].encode()).decode()
     except UnicodeError:
         raise NotSupportedError("a string that is not UTF-8") from None
