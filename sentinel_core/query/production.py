@@ -16,7 +16,7 @@ from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.look_back import look_back, to_samples, within
 from sentinel_core.promql.matchers import Matching
 from sentinel_core.promql.values import LOOKBACK, STALE, Labels, Samples, Vector
-from sentinel_core.query.sampled import NOTHING, Metadata, SampledSource, joined
+from sentinel_core.query.sampled import NOTHING, Metadata, SampledSource, joined, named
 from sentinel_core.series import Matcher
 from sentinel_core.storage import event_store, schema
 from sentinel_core.storage.parquet import Columns
@@ -109,7 +109,7 @@ class ProductionSource(SampledSource):
         with self._store.database.read() as connection:
             rows = connection.execute(query.order_by(models.c.id)).all()
         labels = [{"model": model, "project": project} for _, model, project in rows]
-        chosen = matching.matches([_labels(names[0], one) for one in labels])
+        chosen = matching.matches([named(names[0], one) for one in labels])
         return names, {row[0]: one for row, one, wanted in zip(rows, labels, chosen.tolist(), strict=True) if wanted}
 
     def _span(self, start: int, end: int) -> tuple[int, int]:
@@ -129,7 +129,7 @@ class ProductionSource(SampledSource):
         columns = [found[COLUMNS[name]].astype(np.float64) for name in names]
         values = np.concatenate(columns)
         return Samples(
-            tuple(_labels(name, models[model_id]) for name in names for model_id in ids.tolist()),
+            tuple(named(name, models[model_id]) for name in names for model_id in ids.tolist()),
             np.concatenate([[0], np.cumsum(np.tile(lengths, len(names)))]),
             np.tile(found["ts"] * 1000, len(names)),
             np.where(np.isnan(values), STALE, values),
@@ -152,7 +152,7 @@ class ProductionSource(SampledSource):
         if rows is None:
             return []
         there = {name: set(rows["id"][rows[name].astype(bool)].tolist()) for name in names}
-        return [_labels(name, labels) for name in names for one, labels in models.items() if one in there[name]]
+        return [named(name, labels) for name in names for one, labels in models.items() if one in there[name]]
 
     # -- incidents -------------------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ class ProductionSource(SampledSource):
         budget.spend(4 * len(rows))
         keys: dict[tuple[str, ...], int] = {}
         key = np.array([keys.setdefault(tuple(row[2:]), len(keys)) for row in rows])
-        labels = [_labels(INCIDENTS, incident_labels(*one)) for one in keys]
+        labels = [named(INCIDENTS, incident_labels(*one)) for one in keys]
         now = int(self._now() * 1000)
         incident = np.array([row.incident_id for row in rows])
         ends = np.append(incident[1:] != incident[:-1], True)
@@ -202,10 +202,6 @@ class ProductionSource(SampledSource):
             query = query.where(projects.c.name.in_(self._projects))
         with self._store.database.read() as connection:
             return connection.execute(query.order_by(steps.c.incident_id, steps.c.revision)).all()
-
-
-def _labels(name: str, labels: Mapping[str, str]) -> Labels:
-    return tuple(sorted({"__name__": name, **labels}.items()))
 
 
 def _worst(rows: Columns) -> Columns:

@@ -43,6 +43,15 @@ class SampledSource(ABC):
         return look_back(found, times, budget, timestamps=timestamps)
 
 
+def named(name: str, labels: Mapping[str, str]) -> Labels:
+    """Labels as values of expressions have them.
+
+    >>> named("up", {"pod": "", "job": "api"})
+    (('__name__', 'up'), ('job', 'api'))
+    """
+    return tuple(sorted({"__name__": name, **{label: value for label, value in labels.items() if value}}.items()))
+
+
 def joined(parts: Sequence[Samples]) -> Samples:
     """Return the series of all parts, one part after the other."""
     firsts = np.cumsum([0, *(len(part.times) for part in parts)])
