@@ -6,6 +6,7 @@ Strings are kept from the parser: it compiles expressions, which costs a strange
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sentinel_core.promql.errors import BadQueryError, NotSupportedError
@@ -38,16 +39,23 @@ class Checked:
 
     text:    without comments, each string in it as `"$0"`, `"$1"`, …: a name that none can have
     strings: what stood there, unescaped
+    negated: by the place in `strings`, `!=` or `!~` of a matcher, for which `text` has `=`: the parser asks a selector
+             for a matcher that refuses "", and does not know the strings
     ats:     the time of each @ modifier as it is written, `-1.5e3` or `end`
     """
 
     text: str
     strings: tuple[str, ...]
+    negated: Mapping[int, str]
     ats: tuple[str, ...]
 
     def restore(self, name: str) -> str:
         """Return what stood where the parser saw this name."""
         return self.strings[int(name[1:])] if name.startswith("$") else name
+
+    def operator(self, value: str, seen: str) -> str:
+        """Return the operator of a matcher whose value and operator the parser saw like this."""
+        return self.negated.get(int(value[1:]), seen)
 
 
 def check(text: str) -> Checked:
@@ -60,13 +68,17 @@ def check(text: str) -> Checked:
         raise BadQueryError(f"parse error: the query is longer than {MAX_BYTES:,} bytes; split it or shorten its lists")
     parts: list[str] = []
     strings: list[str] = []
+    negated: dict[int, str] = {}
     ats: list[str] = []
     opened: list[str] = []
     operators = 0
+    negation = None  # where `!=` or `!~` of a matcher stands, directly before its string
     at = False  # the @ modifier's time is what comes next
     for token in _TOKEN.finditer(text):
         kind, part = token.lastgroup, token[0]
         if kind == "string":
+            if negation is not None:
+                negated[len(strings)], parts[negation] = parts[negation], "="
             strings.append(_unquote(part))
             part = f'"${len(strings) - 1}"'
         elif kind == "blank":
@@ -85,6 +97,8 @@ def check(text: str) -> Checked:
                 raise BadQueryError(f"parse error: more than {MAX_OPERATORS} operators; split the query")
         elif part in "\"'`":
             raise BadQueryError("parse error: unterminated quoted string")
+        if kind != "blank":
+            negation = len(parts) if part in ("!=", "!~") and opened[-1:] == ["{"] else None
         if at and kind != "blank":
             ats[-1] += part
             at = part in "+-"
@@ -94,7 +108,7 @@ def check(text: str) -> Checked:
         parts.append(part)
     checked = "".join(parts)
     _check_names(checked)
-    return Checked(checked, tuple(strings), tuple(ats))
+    return Checked(checked, tuple(strings), negated, tuple(ats))
 
 
 def _unquote(quoted: str) -> str:

@@ -84,7 +84,11 @@ def format_query(text: str) -> str:
     _Conversion(checked).node(expr)
     ats = iter(checked.ats)  # the parser writes times before 1970 as 0
     formatted = re.sub(r"@ (?:[\d.]+|\w+(\(\)))", lambda at: f"@ {next(ats)}{at[1] or ''}", expr.prettify())
-    return re.sub(r'"?\$(\d+)"?', lambda mark: quote(checked.strings[int(mark[1])]), formatted)
+    return re.sub(
+        r'(=?)"?\$(\d+)"?',
+        lambda mark: checked.negated.get(int(mark[2]), mark[1]) + quote(checked.strings[int(mark[2])]),
+        formatted,
+    )
 
 
 def _parse(checked: guard.Checked) -> promql_parser.Expr:
@@ -106,6 +110,7 @@ class _Conversion:
 
     def __init__(self, checked: guard.Checked) -> None:
         self._restore = checked.restore
+        self._operator = checked.operator
         self._ats: Iterator[str] = iter(checked.ats)  # as written, which is the order in which nodes are left
 
     def node(self, expr: promql_parser.Expr) -> Node:
@@ -141,7 +146,11 @@ class _Conversion:
         if expr.matchers.or_matchers:
             raise NotSupportedError("or between matchers")
         wanted = tuple(
-            Matcher(self._names([one.name])[0], _OPERATORS[repr(one.op)], self._restore(one.value))
+            Matcher(
+                self._names([one.name])[0],
+                self._operator(one.value, _OPERATORS[repr(one.op)]),
+                self._restore(one.value),
+            )
             for one in expr.matchers.matchers
         )
         if expr.name is not None:
