@@ -19,6 +19,7 @@ from sentinel_core.security import sessions, users
 from sentinel_core.security.keys import KeyRing
 from sentinel_core.security.principals import LOCAL, Action, Principal
 from sentinel_core.security.sessions import Session
+from sentinel_core.storage import model_store
 from sentinel_core.storage.store import Store
 
 FORM_BYTES = 64 * 1024
@@ -77,6 +78,23 @@ class Access:
                 return caller
         return Caller(LOCAL) if local and self._is_local(request) else None
 
+    def reads_all(self, request: Request) -> bool:
+        """Whether somebody on this machine asks, and only this machine is answered: numbers need no key then."""
+        return self._private and is_near(request)
+
+    async def projects(self, principal: Principal) -> frozenset[str] | None:
+        """The names of the projects that somebody sees; None: all. StoreError where the store does not answer."""
+        project_id = principal.project_id
+        if project_id is None:
+            return None
+
+        def name() -> frozenset[str]:
+            with self.store.database.read() as connection:
+                project = model_store.project(connection, project_id)
+            return frozenset({project.name} if project else ())
+
+        return await run_in_threadpool(name)
+
     async def require_page(self, request: Request, action: Action = "read") -> Caller:
         """For pages: the caller, who may do it; HTTPException 403 otherwise, or the way to the login."""
         caller = await self.caller(request, local=True)
@@ -111,9 +129,7 @@ class Access:
         """Whether somebody on this machine asks, and reads what needs no login."""
         config = self.config()
         public = config.external_url is not None and not is_loopback(urlsplit(config.external_url).hostname or "")
-        if config.require_login or public or not self._private:
-            return False
-        return is_near(request)
+        return not config.require_login and not public and self.reads_all(request)
 
 
 def is_near(request: Request) -> bool:

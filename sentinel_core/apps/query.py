@@ -1,0 +1,312 @@
+"""The query API under /api/v1, as Grafana and Prometheus' own tools ask it: who may, how many at once, for how long.
+
+Everything that takes time happens on threads of its own: reading, evaluating, formatting, compressing. An answer leaves
+in pieces, so that neither a long one nor a slow client holds the memory or the event loop.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from isal import isal_zlib
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from sentinel_core.apps.query_endpoints import ENDPOINTS, JSON, Ask
+from sentinel_core.apps.query_form import read_form
+from sentinel_core.apps.services import Services
+from sentinel_core.config import SentinelConfig
+from sentinel_core.durations import parse_duration
+from sentinel_core.emitter.exposition import accepts_gzip
+from sentinel_core.errors import SentinelError, explain
+from sentinel_core.promql import answer
+from sentinel_core.promql.errors import QueryError, QueryTimeoutError, TooBusyError
+from sentinel_core.promql.limits import Budget
+from sentinel_core.query.forecasts import ForecastSource
+from sentinel_core.query.own_metrics import STEP_SECONDS, OwnMetrics
+from sentinel_core.query.production import ProductionSource
+from sentinel_core.query.quality import QualitySource
+from sentinel_core.query.sources import Sources
+from sentinel_core.query.upstream import Upstream
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "/api/v1"
+BODY_SECONDS = 30.0  # a form that has not come by then does not come
+SEND_SECONDS = 30.0  # a client that takes no megabyte in that time takes no more
+WAITING_PER_THREAD = 16  # queries that wait: a dashboard sends dozens at once
+PIECE_BYTES = 1 << 20  # of an answer that are sent at once
+GZIP_FROM = 1_024  # bytes: below, compressing costs more than it saves
+_GZIP_LEVEL, _GZIP_FORMAT = 1, 31
+
+
+class RejectedError(TooBusyError):
+    """More queries at once than may wait."""
+
+
+class QueryMetrics:
+    """What the API counts about itself."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "sentinel_query_requests",
+            "Requests to the query API, by endpoint and outcome; rejected: too many at once.",
+            ["endpoint", "outcome"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "sentinel_query_seconds",
+            "Time to the last byte of an answer of the query API.",
+            ["endpoint"],
+            buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30),
+            registry=registry,
+        )
+
+
+class QueryApi:
+    """Admits, runs and answers requests."""
+
+    def __init__(self, services: Services, registry: CollectorRegistry) -> None:
+        self.services = services
+        self.metrics = QueryMetrics(registry)
+        self._upstreams = _Upstreams(services.config)
+        self._own = OwnMetrics(registry, lambda: services.live.served.snapshot)
+        self._sources = Sources(
+            forecasts=ForecastSource(services.store, services.config),
+            quality=QualitySource(services.store, services.config),
+            production=lambda projects: [ProductionSource(services.store, services.config, services.now, projects)],
+            own=self._own,
+            upstream=self._upstreams.current,
+        )
+        self._concurrency = services.config().query_concurrency
+        self._threads = ThreadPoolExecutor(self._concurrency, "sentinel-query")
+        self._under_way = 0
+
+    def routes(self) -> list[BaseRoute]:
+        """Every endpoint but buildinfo."""
+        return [Route(f"{PREFIX}/{path}", _Endpoint(self, path, methods, work)) for path, methods, work in ENDPOINTS]
+
+    async def run(self) -> None:
+        """Remember our own metrics until cancelled."""
+        while True:
+            await run_in_threadpool(self._record)
+            await asyncio.sleep(STEP_SECONDS)
+
+    def _record(self) -> None:
+        try:
+            self._own.record(self.services.now())
+        except Exception:
+            logger.exception("our own metrics could not be remembered")
+
+    def close(self) -> None:
+        """Wait for the threads to end."""
+        self._threads.shutdown(cancel_futures=True)
+        self._upstreams.close()
+
+    @contextlib.contextmanager
+    def admitted(self) -> Iterator[None]:
+        """Count a request; RejectedError where too many wait already."""
+        if self._under_way >= self._concurrency * (1 + WAITING_PER_THREAD):
+            raise RejectedError("too many queries at once; ask again in a moment, or raise query_concurrency")
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    async def ask(self, request: Request, endpoint: str) -> Ask:
+        """Read a request; QueryError and HTTPException for what is not answered."""
+        projects = await self._projects(request)
+        async with asyncio.timeout(BODY_SECONDS):
+            form = await read_form(request)
+        config = self.services.config()
+        seconds = float(parse_duration(config.query_timeout))
+        if form.text("timeout"):
+            seconds = min(seconds, form.duration("timeout") / 1_000)
+        budget = Budget(config.query_samples, time.monotonic() + seconds)
+        now = round(self.services.now() * 1_000)
+        return Ask(form, self._sources.of(projects), budget, now, endpoint, request.path_params.get("name", ""))
+
+    async def _projects(self, request: Request) -> frozenset[str] | None:
+        access = self.services.access
+        if access.reads_all(request):
+            return None
+        caller = await access.caller(request)
+        if caller is None:
+            raise HTTPException(401, "send a key that may read: `Authorization: Bearer sml_live_…`")
+        if not caller.principal.may("read"):
+            raise HTTPException(403, f"{caller.principal.actor} may not read; make a key with --scope read")
+        return await access.projects(caller.principal)
+
+    async def piece(self, pieces: Iterator[bytes], compress: "_Compress") -> tuple[bytes, bool]:
+        """Return the next bytes of an answer, and whether they are the last."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _next_piece, pieces, compress)
+
+
+class _Upstreams:
+    """The Prometheus of the configuration in use; threads may share it."""
+
+    def __init__(self, config: Callable[[], SentinelConfig]) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._made: tuple[object, Upstream] | None = None
+
+    def current(self) -> Upstream | None:
+        """None where nothing is passed through; ConfigError where its secrets are missing."""
+        config = self._config()
+        if not config.query_passthrough:
+            return None
+        key = config.prometheus_url, config.auth
+        with self._lock:
+            if self._made is None or self._made[0] != key:
+                self._made = key, Upstream.of(config)  # the one before closes when nobody reads from it any more
+            return self._made[1]
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._made is not None:
+            self._made[1].close()
+
+
+class _Compress:
+    """Turns pieces into gzip where it is wanted and worth it."""
+
+    def __init__(self, wanted: bool) -> None:
+        self._wanted = wanted
+        self._engine: Any = None
+        self.headers = {"vary": "Accept-Encoding"}
+
+    def __call__(self, data: bytes, last: bool) -> bytes:
+        if self._engine is None:
+            if not self._wanted or (last and len(data) < GZIP_FROM):
+                return data
+            self._engine = isal_zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_FORMAT)
+            self.headers["content-encoding"] = "gzip"
+        out: bytes = self._engine.compress(data)
+        return out + self._engine.flush() if last else out
+
+
+def _next_piece(pieces: Iterator[bytes], compress: _Compress) -> tuple[bytes, bool]:
+    """On a thread: up to PIECE_BYTES more of an answer, and whether that was all."""
+    parts, size = [], 0
+    for piece in pieces:
+        parts.append(piece)
+        size += len(piece)
+        if size >= PIECE_BYTES:
+            return compress(b"".join(parts), False), False
+    return compress(b"".join(parts), True), True
+
+
+class _Endpoint:
+    """One endpoint, as plain ASGI: a router's method check would send a wrong method to the next route."""
+
+    def __init__(
+        self, api: QueryApi, path: str, methods: tuple[str, ...], work: Callable[[Ask], Iterator[bytes]]
+    ) -> None:
+        self._api = api
+        self._name = path.partition("/")[0]
+        self._methods = methods
+        self._work = work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request, started, outcome = Request(scope, receive), time.perf_counter(), "failed"
+        try:
+            outcome = await self._respond(request, send)
+        finally:
+            self._api.metrics.requests.labels(self._name, outcome).inc()
+            self._api.metrics.seconds.labels(self._name).observe(time.perf_counter() - started)
+
+    async def _respond(self, request: Request, send: Send) -> str:
+        """Answer, and say what came of it."""
+        if request.method not in self._methods:
+            headers = {"allow": ", ".join(self._methods)}
+            response = _failure(405, "bad_data", f"{request.method} is not possible here", headers)
+            outcome = "bad_data"
+        else:
+            try:
+                ask = await self._api.ask(request, self._name)
+                with self._api.admitted():
+                    return await self._answer(ask, request, send)
+            except ClientDisconnect:
+                return "gone"
+            except TimeoutError:
+                outcome = "bad_data"
+                response = _failure(408, outcome, f"the form did not arrive within {BODY_SECONDS:g} s")
+            except HTTPException as error:
+                outcome = _REFUSALS.get(error.status_code, "bad_data")
+                response = _failure(error.status_code, outcome, error.detail, error.headers)
+            except QueryError as error:
+                outcome = "rejected" if isinstance(error, RejectedError) else error.kind
+                response = _failure(error.status, error.kind, str(error))
+            except SentinelError as error:
+                outcome = "unavailable"
+                response = _failure(503, outcome, str(error))
+            except Exception:
+                logger.exception("a query could not be answered: %s", request.url.path)
+                outcome = "internal"
+                response = _failure(500, outcome, "Sentinel failed to answer this query; its log says why")
+        await response(request.scope, request.receive, send)
+        return outcome
+
+    async def _answer(self, ask: Ask, request: Request, send: Send) -> str:
+        """Send an answer, and say what came of it; raises only while nothing of it has been sent."""
+        pieces, compress = self._work(ask), _Compress(accepts_gzip(request.headers.get("accept-encoding", "")))
+        watch = asyncio.create_task(_watch(request, ask))
+        try:
+            body, last = await self._api.piece(pieces, compress)
+            outcome = "success" if ask.status < 400 else "refused_upstream"
+            headers = {"content-type": ask.media_type, **compress.headers}
+            if last:
+                await Response(body, ask.status, headers)(request.scope, request.receive, send)
+                return outcome
+            begin = Response(None, ask.status, headers)
+            del begin.headers["content-length"]
+            await send({"type": "http.response.start", "status": ask.status, "headers": begin.raw_headers})
+            try:
+                await self._rest(pieces, compress, body, ask, send)
+            except Exception as error:  # too late for words: the connection is closed instead
+                logger.warning("an answer of %s broke off: %s", request.url.path, explain(error))
+                return "broken_off"
+            return outcome
+        except QueryTimeoutError:
+            if ask.gone:
+                return "gone"
+            raise
+        finally:
+            watch.cancel()
+
+    async def _rest(self, pieces: Iterator[bytes], compress: _Compress, body: bytes, ask: Ask, send: Send) -> None:
+        last = False
+        while True:
+            async with asyncio.timeout(SEND_SECONDS):
+                await send({"type": "http.response.body", "body": body, "more_body": not last})
+            if last:
+                return
+            if ask.gone:
+                raise ConnectionError("the client has gone")
+            body, last = await self._api.piece(pieces, compress)
+
+
+_REFUSALS = {401: "unauthorized", 403: "forbidden"}
+
+
+def _failure(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(answer.failure(kind, message), status, headers, JSON)
+
+
+async def _watch(request: Request, ask: Ask) -> None:
+    """End a query that nobody waits for any more."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    ask.gone = True
+    ask.budget.deadline = float("-inf")

@@ -1,0 +1,154 @@
+"""The endpoints of the query API, each a generator of an answer's bytes that runs on a thread."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sentinel_core.apps.query_form import EARLIEST, LATEST, Form, label_name
+from sentinel_core.promql import answer, evaluate, parse
+from sentinel_core.promql.errors import BadQueryError, NotSupportedError
+from sentinel_core.promql.limits import Budget
+from sentinel_core.promql.values import Notes
+from sentinel_core.query.sources import View
+from sentinel_core.series import Matcher
+
+JSON = "application/json"
+READ, ASK = ("GET", "HEAD"), ("GET", "HEAD", "POST")
+
+
+@dataclass
+class Ask:
+    """One request, on its way through a thread; what is answered may be changed until the first piece of it."""
+
+    form: Form
+    view: View
+    budget: Budget
+    now: int  # ms
+    endpoint: str
+    label: str = ""  # of label/{name}/values
+    status: int = 200
+    media_type: str = JSON
+    gone: bool = False  # the client is
+
+    def notes(self) -> Notes:
+        """For what is evaluated; NotSupportedError for a parameter that would change the numbers."""
+        if self.form.text("lookback_delta"):
+            raise NotSupportedError("lookback_delta")
+        return Notes()
+
+    def selectors(self) -> list[tuple[Matcher, ...]]:
+        """Return the matchers of every match[]."""
+        return [parse.parse_selector(text) for text in self.form.all("match[]")]
+
+    def span(self) -> tuple[int, int]:
+        """Start and end of a list, milliseconds; all of time where nothing is said."""
+        start, end = self.form.time("start", EARLIEST), self.form.time("end", LATEST)
+        if end < start:
+            raise BadQueryError('invalid parameter "end": end timestamp must not be before start time')
+        return start, end
+
+    def forward(self) -> Iterator[bytes]:
+        """Pass the whole request on."""
+        assert self.view.upstream is not None
+        with self.view.upstream.forward(self.endpoint, self.form.pairs, self.budget) as forwarded:
+            self.status, self.media_type = forwarded.status, forwarded.content_type
+            yield from forwarded.pieces
+
+
+def query(ask: Ask) -> Iterator[bytes]:
+    """GET and POST /api/v1/query: an expression at one time."""
+    node = parse.parse(_expression(ask.form))
+    at, limit, notes = ask.form.time("time", ask.now), ask.form.limit(), ask.notes()
+    if ask.view.is_foreign(node, ask.budget):
+        yield from ask.forward()
+        return
+    value = evaluate.evaluate(node, at, at, 0, ask.view, ask.budget, notes)
+    yield from answer.answer(value, evaluate.times(at, at, 0), notes, ranged=False, limit=limit)
+
+
+def query_range(ask: Ask) -> Iterator[bytes]:
+    """GET and POST /api/v1/query_range: an expression at every step from start to end."""
+    start, end, step = ask.form.steps()
+    node = parse.parse(_expression(ask.form))
+    limit, notes = ask.form.limit(), ask.notes()
+    if node.type not in ("scalar", "vector"):
+        kind = {"matrix": "range vector"}.get(node.type, node.type)
+        raise BadQueryError(
+            f'invalid parameter "query": invalid expression type "{kind}" for range query, '
+            "must be Scalar or instant Vector"
+        )
+    if ask.view.is_foreign(node, ask.budget):
+        yield from ask.forward()
+        return
+    value = evaluate.evaluate(node, start, end, step, ask.view, ask.budget, notes)
+    yield from answer.answer(value, evaluate.times(start, end, step), notes, ranged=True, limit=limit)
+
+
+def labels(ask: Ask) -> Iterator[bytes]:
+    """GET and POST /api/v1/labels: which labels there are."""
+    (start, end), selectors, limit = ask.span(), ask.selectors(), ask.form.limit()
+    yield _limited(ask.view.label_names(selectors, start, end, ask.budget), limit)
+
+
+def label_values(ask: Ask) -> Iterator[bytes]:
+    """GET /api/v1/label/{name}/values: which values a label has."""
+    name = label_name(ask.label)
+    (start, end), selectors, limit = ask.span(), ask.selectors(), ask.form.limit()
+    yield _limited(ask.view.label_values(name, selectors, start, end, ask.budget), limit)
+
+
+def series(ask: Ask) -> Iterator[bytes]:
+    """GET and POST /api/v1/series: which series there are."""
+    (start, end), selectors, limit = ask.span(), ask.selectors(), ask.form.limit()
+    if not selectors:
+        raise BadQueryError("no match[] parameter provided")
+    found = ask.view.series_of(selectors, start, end, ask.budget)
+    warnings = [answer.TRUNCATED] if limit and len(found) > limit else []
+    yield answer.listing([dict(one) for one in found[: limit or None]], warnings)
+
+
+def metadata(ask: Ask) -> Iterator[bytes]:
+    """GET /api/v1/metadata: type and help of each metric."""
+    limit, of_each = ask.form.limit(), ask.form.limit("limit_per_metric")
+    found = ask.view.metadata(ask.form.text("metric") or None, ask.budget)
+    names = list(found)[: limit or None]
+    yield answer.listing({name: found[name][: of_each or None] for name in names})
+
+
+def rules(_: Ask) -> Iterator[bytes]:
+    """GET /api/v1/rules: Sentinel evaluates none."""
+    yield answer.listing({"groups": []})
+
+
+def query_exemplars(_: Ask) -> Iterator[bytes]:
+    """GET and POST /api/v1/query_exemplars: there are none."""
+    yield answer.listing([])
+
+
+def format_query(ask: Ask) -> Iterator[bytes]:
+    """GET and POST /api/v1/format_query: the expression in its usual form."""
+    yield answer.listing(parse.format_query(_expression(ask.form)))
+
+
+def _expression(form: Form) -> str:
+    text = form.text("query")
+    if not text.strip():
+        raise BadQueryError('invalid parameter "query": unknown position: parse error: no expression found in input')
+    return text
+
+
+def _limited(found: list[str], limit: int) -> bytes:
+    warnings = [answer.TRUNCATED] if limit and len(found) > limit else []
+    return answer.listing(found[: limit or None], warnings)
+
+
+ENDPOINTS: tuple[tuple[str, tuple[str, ...], Callable[[Ask], Iterator[bytes]]], ...] = (
+    ("query", ASK, query),
+    ("query_range", ASK, query_range),
+    ("labels", ASK, labels),
+    ("label/{name:path}/values", READ, label_values),
+    ("series", ASK, series),
+    ("metadata", READ, metadata),
+    ("rules", READ, rules),
+    ("query_exemplars", ASK, query_exemplars),
+    ("format_query", ASK, format_query),
+)
