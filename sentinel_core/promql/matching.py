@@ -66,21 +66,34 @@ class Groups(Generic[K]):
         """How many rows each group has [G]."""
         return np.diff(self.starts, append=len(self.order))
 
-    def crowded(self, present: BoolArray) -> tuple[int, list[int]] | None:
-        """Return the first step at which two rows of one group are there, and those rows; None where there is none.
+    def find(self, keys: Iterable[K]) -> IntArray:
+        """Return the number of each key's group, -1 where there is none.
 
-        present: bool [S, T]
+        >>> Groups.of(["b", "a"]).find(["a", "c"]).tolist()
+        [1, -1]
         """
+        numbers = {key: number for number, key in enumerate(self.keys)}
+        return np.fromiter([numbers.get(key, -1) for key in keys], np.int64)
+
+    def occupied(self, present: BoolArray) -> BoolArray:
+        """Where any row of each group is there [G, T]; present is [S, T]."""
         if len(self.keys) == len(self.of_row):
-            return None
+            return present
+        there: BoolArray = np.logical_or.reduceat(present[self.order], self.starts, axis=0)
+        return there
+
+    def crowded(self, present: BoolArray) -> list[int]:
+        """Return the rows of one group that are there at the same step, the first such; present is [S, T]."""
+        if len(self.keys) == len(self.of_row):
+            return []
         counts = np.add.reduceat(present[self.order], self.starts, axis=0, dtype=np.int64)
         steps, groups = np.nonzero((counts > 1).T)
         if not len(steps):
-            return None
-        return int(steps[0]), np.flatnonzero(present[:, steps[0]] & (self.of_row == groups[0])).tolist()
+            return []
+        return np.flatnonzero(present[:, steps[0]] & (self.of_row == groups[0])).tolist()
 
     def single(self, vector: Vector) -> Vector:
-        """Make one row of each group, of which at most one is there at a step; labels and `nameless` of its first row."""
+        """Make one row of each group, of which at most one is there at a step; its labels are those of the first."""
         if len(self.keys) == len(self.of_row):
             return vector
         # The row that is there, by its place in `order`: values are copied, so -0 and the bits of a NaN stay.
