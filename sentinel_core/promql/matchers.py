@@ -73,15 +73,27 @@ def _condition(matcher: Matcher) -> Callable[[str], bool]:
     raise BadQueryError(f"unknown matcher {matcher}; write =, !=, =~ or !~")
 
 
-@lru_cache(maxsize=64)  # a query compiles its own at least twice, and a dashboard sends the same ones again
 def _compiled(expression: str) -> Callable[[str], object | None]:
+    try:
+        matches: Callable[[str], object | None] = pattern(expression).fullmatch
+    except ValueError as error:
+        raise BadQueryError(f"parse error: error parsing regexp {expression[:100]!r}: {error}") from None
+    return matches
+
+
+@lru_cache(maxsize=64)  # a query compiles its own at least twice, and a dashboard sends the same ones again
+def pattern(expression: str) -> re2._Regexp:
+    """Compile an expression in bounded memory; ValueError with the reason where re2 refuses it.
+
+    >>> pattern("(a+)-(?P<rest>.*)").fullmatch("aa-b")["rest"]
+    'b'
+    """
     options = re2.Options()
     options.max_mem = _MAX_MEMORY
     options.dot_nl = True  # as Prometheus, where "." is any character
     options.log_errors = False
     try:
-        compiled: Callable[[str], object | None] = re2.compile(expression, options).fullmatch
-    except (re2.error, UnicodeError) as error:
-        reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else error
-        raise BadQueryError(f"parse error: error parsing regexp {expression[:100]!r}: {reason}") from None
-    return compiled
+        return re2.compile(expression, options)
+    except re2.error as error:
+        reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
+        raise ValueError(reason) from None
