@@ -47,11 +47,6 @@ class OwnMetrics(SampledSource):
         self._size = 0  # columns in use
         self._full = False
 
-    @property
-    def lookback(self) -> int:
-        """Prometheus' own."""
-        return LOOKBACK
-
     def record(self, now: float) -> None:
         """Remember what /metrics says at `now` (unix seconds), in place of what it said a day before."""
         families = self._families(now)

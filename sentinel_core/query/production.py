@@ -61,17 +61,12 @@ class ProductionSource(SampledSource):
         self._now = now
         self._projects = projects
 
-    @property
-    def lookback(self) -> int:
-        """An hour, and what its evaluation may take."""
-        return self._config().hour_seconds * 1000 + LOOKBACK
-
     def vector(
         self, matchers: Sequence[Matcher], times: IntArray, budget: Budget, *, timestamps: bool = False
     ) -> Vector:
         """Return each series' newest sample at each of these times; of incidents that is the newest change."""
         matching = language.compile(matchers)
-        evaluated = self._evaluations(matching, int(times[0]) - self.lookback, int(times[-1]), budget)
+        evaluated = self._evaluations(matching, int(times[0]) - self._lookback(), int(times[-1]), budget)
         return look_back(joined([evaluated, self._changes(matching, budget)]), times, budget, timestamps=timestamps)
 
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
@@ -94,6 +89,10 @@ class ProductionSource(SampledSource):
     def metadata(self) -> Metadata:
         """Gauges all, as on /metrics."""
         return {name: ("gauge", PER_MODEL[name]) for name in COLUMNS} | {INCIDENTS: ("gauge", INCIDENTS_HELP)}
+
+    def _lookback(self) -> int:
+        """Of models: an hour, and what its evaluation may take."""
+        return self._config().hour_seconds * 1000 + LOOKBACK
 
     # -- models ----------------------------------------------------------------------------------------------------
 
@@ -133,7 +132,7 @@ class ProductionSource(SampledSource):
             np.concatenate([[0], np.cumsum(np.tile(lengths, len(names)))]),
             np.tile(found["ts"] * 1000, len(names)),
             np.where(np.isnan(values), STALE, values),
-            np.full(len(names) * len(ids), hour * 1000 + LOOKBACK, np.int64),
+            np.full(len(names) * len(ids), self._lookback()),
         )
 
     def _evaluated(self, matching: Matching, start: int, end: int) -> list[Labels]:

@@ -1,4 +1,4 @@
-"""A source that knows how to give samples, from which everything else that is asked of a source follows."""
+"""What the sources of our own series share."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ import numpy as np
 
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.look_back import look_back
-from sentinel_core.promql.values import Labels, Samples, Vector
+from sentinel_core.promql.values import LOOKBACK, Labels, Samples, Vector
 from sentinel_core.series import Matcher
 from sentinel_core.windows import IntArray
 
@@ -16,12 +16,9 @@ NOTHING = Samples.of((), (), ())
 
 
 class SampledSource(ABC):
-    """A Source (see promql.source) over its `samples`."""
+    """A Source (see promql.source) that can give the samples of any span."""
 
-    @property
-    @abstractmethod
-    def lookback(self) -> int:
-        """Longest time (ms) that a sample of this source stands for."""
+    lookback: int = LOOKBACK  # ms: the longest that one of its samples stands for what comes after it
 
     @abstractmethod
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
