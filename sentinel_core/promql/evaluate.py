@@ -28,7 +28,7 @@ from sentinel_core.promql.tree import (
     Subquery,
     VectorSelector,
 )
-from sentinel_core.promql.values import BoolArray, Labels, Notes, Samples, Scalar, Text, Vector, without
+from sentinel_core.promql.values import Labels, Notes, Samples, Scalar, Text, Vector, without
 from sentinel_core.windows import IntArray
 
 V = TypeVar("V", Scalar, Vector, Scalar | Text | Vector)
@@ -207,7 +207,7 @@ class _Evaluation:
         inner = np.arange(first, last + 1, step, dtype=np.int64)
         vector = self.value(node.expr, inner) if len(inner) else Vector.empty(0)
         assert isinstance(vector, Vector)  # the parser has checked types
-        vector = _seen(vector)
+        vector = vector.seen()
         self.budget.spend(int(vector.present.sum()))
         names = set(vector.rows(vector.nameless).labels)
         return to_samples(replace(vector, nameless=np.zeros(len(vector.labels), bool)), inner), ends, names
@@ -261,15 +261,9 @@ def _spread(value: V, steps: int, budget: Budget) -> V:
     return value
 
 
-def _seen(vector: Vector) -> Vector:
-    """Return the series that are present at any step."""
-    there: BoolArray = vector.present.any(axis=1)
-    return vector if there.all() else vector.rows(there)
-
-
 def _named(vector: Vector) -> Vector:
     """Return the answer: names that operations took away go now, and series that became one are joined."""
-    vector = _seen(vector)
+    vector = vector.seen()
     keeping = {labels for labels, nameless in zip(vector.labels, vector.nameless.tolist(), strict=True) if not nameless}
     if vector.values.shape[1] > 1 and not keeping.isdisjoint(vector.rows(vector.nameless).labels):
         raise NotSupportedError("series that have a name at some steps and none at others")

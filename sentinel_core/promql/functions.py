@@ -184,7 +184,7 @@ def absent(present: BoolArray, matchers: Sequence[Matcher]) -> Vector:
     others = [one for one in matchers if one.label != NAME]
     asked = Counter(one.label for one in others)
     labels = {one.label: one.value for one in others if one.operator == "=" and one.value and asked[one.label] == 1}
-    nowhere = ~present.any(axis=0)[None, :]
+    nowhere = ~np.logical_or.reduce(present, axis=0, keepdims=True)
     return Vector.of([tuple(sorted(labels.items()))], np.ones(nowhere.shape), nowhere)
 
 

@@ -148,8 +148,7 @@ def _rising(counts: FloatArray) -> tuple[FloatArray, BoolArray]:
 
 def _of_buckets(vector: Vector, params: Sequence[FloatArray], notes: Notes, compute: Compute) -> Vector:
     """Compute one series of each histogram among the buckets: of what is equal but for `le`."""
-    there: BoolArray = vector.present.any(axis=1)
-    vector = vector.rows(there)
+    vector = vector.seen()
     texts = [dict(labels).get(LABEL, "") for labels in vector.labels]
     known = np.array([_BOUND.fullmatch(text) is not None for text in texts], bool)
     for row in np.flatnonzero(~known).tolist():

@@ -4,10 +4,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from sentinel_core.promql.errors import ExecutionError, NotSupportedError
 from sentinel_core.promql.matchers import pattern
 from sentinel_core.promql.matching import NAME, Groups
-from sentinel_core.promql.values import BoolArray, Labels, Notes, Scalar, Text, Vector
+from sentinel_core.promql.values import Labels, Notes, Scalar, Text, Vector
 from sentinel_core.windows import IntArray
 
 _CHUNK = re.compile(r"\d+|\D+", re.ASCII)
@@ -57,7 +59,8 @@ def sort_by_label(*, descending: bool) -> Callable[[Sequence[Argument], IntArray
             values = dict(vector.labels[row])
             return (*[_natural(values.get(name, "")) for name in names], vector.labels[row])
 
-        return vector.rows(sorted(range(len(vector.labels)), key=key, reverse=descending))
+        order = sorted(range(len(vector.labels)), key=key, reverse=descending)
+        return vector.rows(np.array(order, np.int64))
 
     return apply
 
@@ -77,8 +80,7 @@ def _natural(text: str) -> tuple[tuple[str, int], ...]:
 def _split(args: Sequence[Argument]) -> tuple[Vector, list[str]]:
     vector = args[0]
     assert isinstance(vector, Vector)  # the parser has checked types
-    there: BoolArray = vector.present.any(axis=1)
-    return vector.rows(there), [one.value for one in args[1:] if isinstance(one, Text)]
+    return vector.seen(), [one.value for one in args[1:] if isinstance(one, Text)]
 
 
 def _check(role: str, function: str, label: str) -> None:

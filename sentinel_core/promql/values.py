@@ -58,6 +58,11 @@ class Vector:
         """No series."""
         return cls.of((), np.empty((0, steps)))
 
+    def seen(self) -> "Vector":
+        """Its series that are present at any step."""
+        there: BoolArray = np.logical_or.reduce(self.present, axis=1)
+        return self if there.all() else self.rows(there)
+
     def rows(self, chosen: IntArray | BoolArray) -> "Vector":
         """These series in this order: row numbers, or a mask [S]."""
         numbers = np.arange(len(self.labels))[chosen]
