@@ -70,6 +70,8 @@ def texts(values: FloatArray) -> list[bytes]:
     >>> texts(np.array([1.0, 2.5, 1.5e-6, 1e-7, 1.25e20, 1e21, np.inf, -0.0]))
     [b'1', b'2.5', b'0.0000015', b'1e-07', b'125000000000000000000', b'1e+21', b'+Inf', b'-0']
     """
+    if not len(values):
+        return []
     encoded: bytes = _encode(values.tolist())[1:-1] + b","
     encoded = encoded.replace(b".0,", b",")
     if b"e" in encoded:
