@@ -36,7 +36,9 @@ def register(group: Callable[[str, str], Add]) -> None:
     create = keys("create", _create_key, "Make a key. It is printed once: only its hash is kept.")
     create.add_argument("name", help="of the application that gets it")
     create.add_argument("--scope", action="append", choices=SCOPES, required=True, help="may be repeated")
-    create.add_argument("--project", default="default")
+    of = create.add_mutually_exclusive_group()
+    of.add_argument("--project", default="default")
+    of.add_argument("--all-projects", action="store_true", help="with --scope read: for Grafana, or a Prometheus")
     create.add_argument("--expires", metavar="DURATION", help="as 90d; default: never")
     create.add_argument("--rate", type=float, metavar="EVENTS", help="a second; default: events_per_second")
     listing = keys("list", _list_keys, "Show every key, without its secret.")
@@ -78,7 +80,7 @@ def _create_key(config: SentinelConfig, arguments: argparse.Namespace) -> int:
         key = commands.create_key(
             backend,
             person(),
-            project_id_of(backend, arguments.project),
+            None if arguments.all_projects else project_id_of(backend, arguments.project),
             arguments.name,
             arguments.scope,
             expires_at=None if lasting is None else backend.now() + lasting,
@@ -123,7 +125,7 @@ def _list_keys(config: SentinelConfig, arguments: argparse.Namespace) -> int:
     return print_table(
         ["ID", "NAME", "PROJECT", "SCOPES", "STATE", "EXPIRES", "LAST USED"],
         [
-            (key.id, key.name, names[key.project_id], ",".join(sorted(key.scopes)), key.state(now), *_span(key))
+            (key.id, key.name, _of(key, names), ",".join(sorted(key.scopes)), key.state(now), *_span(key))
             for key in found
         ],
         "There is no key; `sentinel keys create NAME --scope ingest` makes one.",
@@ -137,7 +139,7 @@ def _show_key(backend: "Backend", new: "NewKey", arguments: argparse.Namespace) 
         _print_json({**_plain_key(key, names, backend.now()), "key": new.text})
     else:
         until = "does not expire" if key.expires_at is None else f"expires {moment(key.expires_at)}"
-        _say(f"{key.name} in {names[key.project_id]}: {', '.join(sorted(key.scopes))}; {until}; id {key.id}")
+        _say(f"{key.name} in {_of(key, names)}: {', '.join(sorted(key.scopes))}; {until}; id {key.id}")
         _say("Keep it where only the application reads it: it is not shown again.")
         print(new.text)
     _warn_of_lost_keys(backend)
@@ -171,10 +173,15 @@ def _span(key: "Key") -> tuple[str, str]:
     return moment(key.expires_at), moment(key.last_used_at)
 
 
+def _of(key: "Key", names: Mapping[int, str]) -> str:
+    return "every project" if key.project_id is None else names[key.project_id]
+
+
 def _plain_key(key: "Key", names: Mapping[int, str], now: float) -> dict[str, Any]:
     plain = {name: getattr(key, name) for name in ("id", "name", "events_per_second", "created_by", "created_at")}
     times = {name: getattr(key, name) for name in ("expires_at", "revoked_at", "last_used_at")}
-    return plain | times | {"project": names[key.project_id], "scopes": sorted(key.scopes), "state": key.state(now)}
+    project = None if key.project_id is None else names[key.project_id]
+    return plain | times | {"project": project, "scopes": sorted(key.scopes), "state": key.state(now)}
 
 
 def _warn_of_lost_keys(backend: "Backend") -> None:

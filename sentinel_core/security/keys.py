@@ -52,7 +52,7 @@ class Key:
     """A key as it may be shown. Times are unix seconds."""
 
     id: str
-    project_id: int
+    project_id: int | None  # None: every one
     name: str
     scopes: frozenset[Scope]
     events_per_second: float | None  # None: the configured default
@@ -75,19 +75,24 @@ def create(
     by: Principal,
     pepper: Pepper,
     *,
-    project_id: int,
+    project_id: int | None,
     name: str,
     scopes: Sequence[str],
     expires_at: float | None = None,
     events_per_second: float | None = None,
     now: float,
 ) -> NewKey:
-    """Make a key of a project, with its audit row; InvalidError names every value that cannot be."""
+    """Make a key of a project, with its audit row; InvalidError names every value that cannot be.
+
+    project_id: None: of every project, to read only, as events and what an admin changes belong to one
+    """
     problems = {}
     if not (name := name.strip()) or len(name) > MAX_NAME or not name.isprintable():
         problems["name"] = f"takes 1 to {MAX_NAME} printable characters"
     if not scopes or set(scopes) - set(SCOPES):
         problems["scopes"] = f"names at least one of {', '.join(SCOPES)}, and nothing else"
+    elif project_id is None and set(scopes) != {"read"}:
+        problems["scopes"] = "of a key of every project is read, and nothing else"
     if expires_at is not None and not now < expires_at < math.inf:
         problems["expires_at"] = "has to lie in the future"
     if events_per_second is not None and not 0 < events_per_second < math.inf:
@@ -95,7 +100,8 @@ def create(
     if problems:
         raise InvalidError(problems)
     projects = schema.projects
-    if connection.execute(sa.select(projects.c.id).where(projects.c.id == project_id)).first() is None:
+    known = sa.select(projects.c.id).where(projects.c.id == project_id)
+    if project_id is not None and connection.execute(known).first() is None:
         raise NotFoundError(f"there is no project {project_id}; `sentinel projects list` shows what there is")
     ordered = ",".join(scope for scope in SCOPES if scope in scopes)
     key_id, secret = secrets.token_hex(8), secrets.token_hex(32)

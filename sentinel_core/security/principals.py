@@ -58,8 +58,8 @@ class Principal:
         granted = [_OF_SCOPE[scope] for scope in self.scopes] + ([_OF_ROLE[self.role]] if self.role else [])
         return any(action in actions for actions in granted)
 
-    def sees(self, project_id: int) -> bool:
-        """Whether a project is theirs; what is not must look as if it did not exist."""
+    def sees(self, project_id: int | None) -> bool:
+        """Whether a project is theirs, None being every one; what is not must look as if it did not exist."""
         return self.project_id is None or self.project_id == project_id
 
     @property

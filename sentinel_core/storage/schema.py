@@ -339,7 +339,7 @@ api_keys = sa.Table(
     "api_keys",
     metadata,
     sa.Column("id", sa.String(16), primary_key=True),  # the public part of the key
-    sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), nullable=False),
+    sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id")),  # NULL: every project, and it may only read
     sa.Column("name", sa.String(120), nullable=False),
     sa.Column("hash", sa.String(64), nullable=False),  # peppered HMAC-SHA256 of the secret part, hexadecimal
     sa.Column("pepper", sa.String(8), nullable=False),  # tells which pepper that was, so that a lost one is noticed

@@ -193,6 +193,22 @@ def test_a_key_from_making_to_revoking(world: World) -> None:
     assert world.audited()[-3:] == ["key.create", "key.rotate", "key.revoke"]
 
 
+def test_a_key_of_every_project_is_for_those_who_see_all(world: World) -> None:
+    """An admin of all makes one, to read; an admin of one project neither makes nor sees nor ends it."""
+    asked = {"name": "grafana", "scopes": ["read"], "all_projects": True}
+    problem(world.ask("admin key", "POST", "/v1/keys", asked), 403)
+    problem(world.ask("admin", "POST", "/v1/keys", {**asked, "project_id": 1}), 422)
+    problem(world.ask("admin", "POST", "/v1/keys", {**asked, "scopes": ["ingest"]}), 422)
+    made = world.ask("admin", "POST", "/v1/keys", asked).json()
+    assert made["project_id"] is None
+    everything = world.client.get("/v1/models", headers={"authorization": f"Bearer {made['key']}"})
+    assert everything.json()["items"] == world.ask("admin", "GET", "/v1/models").json()["items"]
+    problem(world.ask("admin key", "GET", f"/v1/keys/{made['id']}"), 404)
+    problem(world.ask("admin key", "POST", f"/v1/keys/{made['id']}/revoke"), 404)
+    assert made["id"] not in world.ask("admin key", "GET", "/v1/keys").text
+    assert world.ask("admin", "POST", f"/v1/keys/{made['id']}/revoke").json()["state"] == "revoked"
+
+
 def test_a_user_from_adding_to_disabling(world: World) -> None:
     """A user is added, given another role and password, and disabled; no answer holds a password."""
     added = world.ask("admin", "POST", "/v1/users", {"name": "ada", "password": PASSWORD, "role": "viewer"})

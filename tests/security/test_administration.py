@@ -91,6 +91,20 @@ def test_a_key_is_printed_once_before_the_first_start(run: Run) -> None:
     assert secret not in run.out
 
 
+def test_a_key_of_every_project_is_made_and_shown(run: Run) -> None:
+    """Grafana's key reads all projects; it takes no other scope, and no project beside."""
+    assert run("keys create grafana --scope read --all-projects") == 0
+    assert "grafana in every project: read" in run.err
+    assert run("keys create grafana --scope ingest --all-projects") == 1
+    assert "of a key of every project is read" in run.err
+    with pytest.raises(SystemExit):
+        run("keys create grafana --scope read --all-projects --project default")
+    assert run("keys list") == 0
+    assert "grafana  every project  read    live" in run.out
+    assert run("keys list --json") == 0
+    assert [key["project"] for key in json.loads(run.out)] == [None]
+
+
 def test_keys_are_rotated_and_revoked_by_name_or_id(run: Run) -> None:
     """A name is enough while one live key has it; then the id says which; both keys live through the overlap."""
     run("keys create app --scope read --scope ingest")

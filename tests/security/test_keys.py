@@ -219,6 +219,22 @@ def test_values_that_cannot_be_are_all_named(store: Store, pepper: Pepper, clock
     assert not rows(store)
 
 
+def test_a_key_of_every_project_only_reads(store: Store, pepper: Pepper, clock: Clock) -> None:
+    """Whoever has it sees everything and changes nothing; its successor is one, too."""
+    for scopes in (["ingest"], ["read", "ingest"], ["admin"]):
+        with pytest.raises(InvalidError, match="scopes: of a key of every project is read"):
+            make(store, pepper, clock, project_id=None, scopes=scopes)
+    old = make(store, pepper, clock, project_id=None, scopes=["read"])
+    with store.database.write() as connection:
+        new = keys.rotate(connection, BY, pepper, old.id, overlap_seconds=0.0, now=clock.now)
+    principal = ring(store, pepper, clock).authenticate(new.text)
+    assert principal is not None
+    assert (principal.project_id, principal.may("read", 7), principal.may("administer")) == (None, True, False)
+    with store.database.read() as connection:
+        assert (keys.list_keys(connection, 1), len(keys.list_keys(connection))) == ([], 2)
+        assert {entry.project_id for entry in audit.entries(connection)} == {None}
+
+
 def test_keys_are_listed_by_project(store: Store, pepper: Pepper, clock: Clock) -> None:
     """A project's list holds its own keys; an id that is none is not found, whatever is in it."""
     with store.database.write() as connection:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -18,7 +19,7 @@ from alembic.script import ScriptDirectory
 
 from sentinel_core.errors import StoreError
 from sentinel_core.storage.database import MIGRATIONS, SCHEMA_REVISION, Database
-from sentinel_core.storage.schema import counters, metadata
+from sentinel_core.storage.schema import api_keys, counters, metadata
 from sentinel_core.storage.store import Store
 
 
@@ -54,6 +55,25 @@ def test_the_known_revision_is_the_newest_migration() -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     assert ScriptDirectory.from_config(config).get_heads() == [SCHEMA_REVISION]
+
+
+def test_keys_of_before_stay_those_of_their_project(sql_url: str) -> None:
+    """A store with a key from before keys of every project keeps it, and then takes one of every project."""
+    database = Database(sql_url)
+    with database.append() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0002")
+    row = {"project_id": 1, "name": "n", "hash": "h", "pepper": "p", "scopes": "read", "created_by": "c"}
+    with database.write() as connection:
+        connection.execute(api_keys.insert().values(id="a", created_at=0.0, **row))
+    database.migrate()
+    with database.write() as connection:
+        connection.execute(api_keys.insert().values(id="b", created_at=1.0, **{**row, "project_id": None}))
+        rows = connection.execute(sa.select(api_keys.c.id, api_keys.c.project_id).order_by("id")).all()
+    assert [tuple(one) for one in rows] == [("a", 1), ("b", None)]
+    database.close()
 
 
 def test_processes_that_migrate_at_once_do_it_once(sql_url: str) -> None:

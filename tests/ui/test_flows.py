@@ -127,6 +127,23 @@ def test_keys(browser: Browser, world: World) -> None:
         assert application.get("/v1/models", headers=headers).status_code == 401
 
 
+def test_a_key_of_every_project(browser: Browser, world: World) -> None:
+    """Somebody who sees every project makes a key of them all, which the list tells from the others."""
+    with visiting(browser, world, allowed=(422,)) as visitor, world.client() as application:
+        visitor.log_in("ada")
+        visitor.go("/settings/keys")
+        visitor.page.fill("#key-name", "grafana")
+        visitor.page.get_by_label("send events (ingest)").uncheck()
+        visitor.page.get_by_label("read the API (read)").check()
+        visitor.page.get_by_label("Project").select_option("every")
+        visitor.page.get_by_role("button", name="Make the key").click()
+        headers = {"authorization": f"Bearer {visitor.text('#fresh-key')}"}
+        assert application.get("/v1/projects", headers=headers).json()["items"]
+        expect(visitor.page.get_by_role("row", name="grafana")).to_contain_text("every project")
+        visitor.page.get_by_role("button", name="Revoke grafana").click()
+        expect(visitor.page.get_by_role("status")).to_contain_text("revoked")
+
+
 def test_receivers(browser: Browser, world: World) -> None:
     """One is added, refused with the reason, tested, switched off and removed."""
     with visiting(browser, world, allowed=(422,)) as visitor:

@@ -26,7 +26,7 @@ from sentinel_core.apps.api.values import (
     moment_or_none,
     page_of,
 )
-from sentinel_core.errors import NotFoundError
+from sentinel_core.errors import InvalidError, NotFoundError
 from sentinel_core.security import audit, keys, users
 from sentinel_core.security.passwords import MAX_LENGTH, MIN_LENGTH
 from sentinel_core.security.principals import Role, Scope
@@ -47,7 +47,7 @@ class Key(Answer):
     """A key; its secret is stored nowhere."""
 
     id: str = Field(description="The public part: sml_live_<id>_…")
-    project_id: int
+    project_id: int | None = Field(description="null: every project")
     name: str
     scopes: list[Scope]
     state: Literal["live", "expired", "revoked"]
@@ -79,6 +79,7 @@ class NewKey(Body):
         None, description="How many events it may send; none: the configuration's"
     )
     project_id: IdIn | None = Field(None, description="Yours, unless you see every project")
+    all_projects: bool = Field(False, description="Of every project instead; for who sees all, and to read only")
 
 
 class Rotation(Body):
@@ -135,10 +136,12 @@ def list_keys(
 )
 def create_key(call: Caller, new: NewKey) -> MadeKey:
     """Make a key of your project. The answer holds it, this once."""
+    if new.all_projects and new.project_id is not None:
+        raise InvalidError({"all_projects": "leave project_id out with it"})
     made = commands.create_key(
         call.services,
         call.principal,
-        call.into(new.project_id),
+        None if new.all_projects else call.into(new.project_id),
         new.name,
         new.scopes,
         expires_at=new.expires_at,

@@ -20,17 +20,18 @@ MAX_NAME = 64  # characters of a project's
 def create_key(
     backend: Backend,
     principal: Principal,
-    project_id: int,
+    project_id: int | None,
     name: str,
     scopes: Sequence[str],
     *,
     expires_at: float | None = None,
     events_per_second: float | None = None,
 ) -> NewKey:
-    """Make a key of a project."""
-    allow(principal, "administer")
+    """Make a key of a project, or of every one (None)."""
+    allow(principal, "administer" if project_id is not None else "govern")
     with backend.store.database.write() as conn:
-        project_of(conn, principal, project_id)
+        if project_id is not None:
+            project_of(conn, principal, project_id)
         key = keys.create(
             conn,
             principal,

@@ -17,7 +17,7 @@ _DOING: dict[Action, str] = {
     "read": "read",
     "operate": "change models and incidents",
     "administer": "manage keys, receivers and the project",
-    "govern": "manage users and projects",
+    "govern": "manage users and projects, or what is of every project",
 }
 
 

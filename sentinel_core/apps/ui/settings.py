@@ -82,7 +82,8 @@ def create_key(visit: Visit) -> Response:
     fresh: list[keys.NewKey] = []
 
     def change() -> None:
-        days, rate, project_id = _number(visit, "days"), _number(visit, "rate"), _number(visit, "project", int)
+        days, rate = _number(visit, "days"), _number(visit, "rate")
+        project_id = None if visit.form.get("project") == "every" else _number(visit, "project", int) or 0
         scopes = [scope for scope in SCOPES if visit.form.get(f"scope_{scope}")]
         if days is not None and days > MOST_DAYS:
             raise InvalidError({"days": f"is more than {MOST_DAYS:,}; leave it empty for a key without an end"})
@@ -91,7 +92,7 @@ def create_key(visit: Visit) -> Response:
         made = commands.create_key(
             visit.services,
             visit.principal,
-            project_id or 0,
+            project_id,
             name,
             scopes,
             expires_at=expires_at,
