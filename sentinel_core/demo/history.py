@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sentinel_core.demo.signals import SCRAPE_SECONDS, signals
+from sentinel_core.demo.signals import SCRAPE_PHASE, SCRAPE_SECONDS, signals
 from sentinel_core.series import quote
 from sentinel_core.windows import grid
 
@@ -13,7 +13,7 @@ HISTORY_SECONDS = 7 * 86_400
 
 def write_openmetrics(path: Path, start: int, end: int) -> int:
     """Write every scrape in [start, end] (unix seconds) and return the number of samples."""
-    timestamps = grid(start, end, SCRAPE_SECONDS)
+    timestamps = grid(start - SCRAPE_PHASE, end - SCRAPE_PHASE, SCRAPE_SECONDS) + SCRAPE_PHASE
     stamps = [str(stamp) for stamp in timestamps.tolist()]
     family = ""
     count = 0

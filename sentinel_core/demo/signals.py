@@ -15,6 +15,7 @@ from sentinel_core.series import Series
 from sentinel_core.windows import FloatArray, IntArray
 
 SCRAPE_SECONDS = 15
+SCRAPE_PHASE = 7  # seconds after each multiple of it: real scrapes are not on the grid of anybody's queries either
 EPISODE_EVERY = 1_800  # seconds between the starts of episodes
 EPISODE_LASTS = 900
 INSTANCES = ("web-1", "web-2", "web-3")

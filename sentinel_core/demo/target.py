@@ -1,15 +1,16 @@
 """`python -m sentinel_core.demo.target --port 9109`: its /metrics, and a small Prometheus API over its past."""
 
 import argparse
-import json
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
-from sentinel_core.demo.query_api import QueryError, answer
+from sentinel_core.demo.query_api import Form, respond
 from sentinel_core.demo.signals import signals
+from sentinel_core.promql.answer import failure
+from sentinel_core.promql.errors import QueryError
 from sentinel_core.series import quote
 
 
@@ -37,14 +38,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
-        self._route(parts.path, dict(parse_qsl(parts.query)))
+        self._route(parts.path, parse_qs(parts.query))
 
     def do_POST(self) -> None:
         parts = urlsplit(self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
-        self._route(parts.path, dict(parse_qsl(f"{parts.query}&{body}")))
+        self._route(parts.path, parse_qs(f"{parts.query}&{body}"))
 
-    def _route(self, path: str, parameters: dict[str, str]) -> None:
+    def _route(self, path: str, form: Form) -> None:
         now = time.time()
         if path == "/metrics":
             self._send(200, exposition(now), "text/plain; version=0.0.4; charset=utf-8")
@@ -52,11 +53,10 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, b"The demo shop: see /metrics\n", "text/plain; charset=utf-8")
         else:
             try:
-                status, body = 200, {"status": "success", "data": answer(path, parameters, now)}
+                status, body = 200, respond(path, form, now)
             except QueryError as error:
-                kind = {400: "bad_data", 404: "not_found"}.get(error.status, "execution")
-                status, body = error.status, {"status": "error", "errorType": kind, "error": str(error)}
-            self._send(status, json.dumps(body).encode(), "application/json")
+                status, body = error.status, failure(error.kind, str(error))
+            self._send(status, body, "application/json")
 
     def _send(self, status: int, body: bytes, content_type: str) -> None:
         self.send_response(status)
