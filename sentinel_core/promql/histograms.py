@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from sentinel_core.promql.answer import texts
 from sentinel_core.promql.errors import NotSupportedError
 from sentinel_core.promql.matching import NAME, Groups
 from sentinel_core.promql.values import BoolArray, Labels, Notes, Scalar, Text, Vector, without
@@ -44,8 +45,8 @@ def histogram_fraction(args: Sequence[Argument], times: IntArray, notes: Notes) 
 
 def check_quantile(quantile: FloatArray, notes: Notes) -> None:
     """Warn of quantiles [T] that are none."""
-    for value in np.unique(quantile[~((quantile >= 0) & (quantile <= 1))]).tolist():
-        notes.warn(f"quantile value should be between 0 and 1, got {value:g}")
+    for text in texts(np.unique(quantile[~((quantile >= 0) & (quantile <= 1))])):
+        notes.warn(f"quantile value should be between 0 and 1, got {text.decode()}")
 
 
 def quantiles(bounds: FloatArray, counts: FloatArray, params: Sequence[FloatArray]) -> tuple[FloatArray, BoolArray]:

@@ -7,7 +7,7 @@ steps, N samples; times are milliseconds, evenly spaced: ascending, or all the s
 import numpy as np
 
 from sentinel_core.promql.limits import Budget
-from sentinel_core.promql.values import LOOKBACK, BoolArray, Labels, Samples, Vector, is_stale, without
+from sentinel_core.promql.values import LOOKBACK, BoolArray, Samples, Vector, is_stale
 from sentinel_core.windows import FloatArray, IntArray
 
 
@@ -76,20 +76,13 @@ def until(samples: Samples, times: IntArray) -> IntArray:
 
 
 def to_samples(vector: Vector, times: IntArray) -> Samples:
-    """Return a vector's values at its times as samples, for a range function over a subquery.
-
-    A name that would go at the end of the evaluation goes here.
-    """
+    """Return a vector's values at its times as samples, for a range function over a subquery; names stay."""
     at, lengths = np.broadcast_to(times, vector.present.shape)[vector.present], vector.present.sum(axis=1)
-    labels: list[Labels] = [
-        without(one, "__name__") if nameless else one
-        for one, nameless in zip(vector.labels, vector.nameless.tolist(), strict=True)
-    ]
     values: FloatArray = vector.values[vector.present]
     return Samples(
-        tuple(labels),
+        vector.labels,
         np.concatenate([[0], np.cumsum(lengths)]),
         at,
         values,
-        np.full(len(labels), LOOKBACK, np.int64),
+        np.full(len(vector.labels), LOOKBACK, np.int64),
     )

@@ -13,6 +13,7 @@ import numpy as np
 
 from sentinel_core.promql import sums
 from sentinel_core.promql.errors import ExecutionError
+from sentinel_core.promql.histograms import check_quantile
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.look_back import bounds, within
 from sentinel_core.promql.ranges import Compute, Ranges, Recording
@@ -191,12 +192,6 @@ def _mad_over_time(ranges: Ranges) -> FloatArray:
     return ranges.densely(deviation)
 
 
-def _check_quantile(params: Sequence[FloatArray], notes: Notes) -> None:
-    quantile = params[0]
-    for value in np.unique(quantile[~((quantile >= 0) & (quantile <= 1))]).tolist():
-        notes.warn(f"quantile value should be between 0 and 1, got {value:g}")
-
-
 # --- Slopes -----------------------------------------------------------------------------------------------------------
 
 
@@ -325,7 +320,7 @@ OVER_TIME: Mapping[str, OverTime] = {
     "stdvar_over_time": OverTime(_stdvar_over_time),
     "min_over_time": OverTime(partial(_extreme_over_time, np.fmin, False)),
     "max_over_time": OverTime(partial(_extreme_over_time, np.fmax, False)),
-    "quantile_over_time": OverTime(_quantile_over_time, check=_check_quantile),
+    "quantile_over_time": OverTime(_quantile_over_time, check=lambda params, notes: check_quantile(params[0], notes)),
     "mad_over_time": OverTime(_mad_over_time),
     "count_over_time": OverTime(lambda ranges: ranges.counts.astype(np.float64)),
     "present_over_time": OverTime(lambda ranges: np.ones(len(ranges.first))),

@@ -138,12 +138,6 @@ def test_a_vector_becomes_samples_at_its_steps(rows: list[Row], times: np.ndarra
         assert list(pairs) == [(t, v) for t, v in zip(times.tolist(), row, strict=True) if v is not None]
 
 
-def test_a_name_that_was_to_go_is_gone_in_a_subquery() -> None:
-    """`last_over_time(rate(x[1m])[5m:])` has no name, though last_over_time keeps names."""
-    vector = Vector(tuple(named(2)), np.ones((2, 1)), np.ones((2, 1), bool), np.array([True, False]))
-    assert to_samples(vector, np.array([0])).labels == ((("i", "0"),), named(2)[1])
-
-
 def test_more_values_than_allowed_are_refused_before_they_are_made() -> None:
     """Two series at two steps are four values, which a budget of three has not."""
     with pytest.raises(ExecutionError, match="too many samples"):
