@@ -33,6 +33,7 @@ from sentinel_core.apps.api.application import PREFIX, create_api
 from sentinel_core.apps.api.problems import problem
 from sentinel_core.apps.event_writer import EventWriter
 from sentinel_core.apps.metrics import Live
+from sentinel_core.apps.query import QueryApi
 from sentinel_core.apps.services import Services
 from sentinel_core.config import SentinelConfig, config_path, is_loopback, load_config
 from sentinel_core.emitter.self_metrics import SidecarMetrics
@@ -41,7 +42,6 @@ from sentinel_core.errors import ConfigError, SentinelError, ServiceError, Store
 from sentinel_core.security.keys import KeyRing
 from sentinel_core.security.passwords import Passwords
 from sentinel_core.security.secret import Pepper, load_pepper
-from sentinel_core.storage import model_store
 from sentinel_core.storage.store import Store
 
 Status = Callable[[SentinelConfig], Mapping[str, Any]]
@@ -56,7 +56,7 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
-FIXED_AT_START = ("bind_address", "emitter_port", "resolved_sql_url", "resolved_data_url")
+FIXED_AT_START = ("bind_address", "emitter_port", "resolved_sql_url", "resolved_data_url", "query_concurrency")
 
 
 def create_app(
@@ -87,6 +87,7 @@ def create_app(
         Route("/status.json", sidecar.status),
         Route("/readme", readme),
         Route("/api/v1/status/buildinfo", buildinfo),
+        *sidecar.queries.routes(),
         Route("/api/{path:path}", no_such_endpoint, methods=["GET", "POST", "PUT", "DELETE", "PATCH"]),
         *ui.routes(sidecar.services),
     ]
@@ -125,20 +126,23 @@ class _Sidecar:
             writer=EventWriter(store, now, self.metrics.registry),
             live=self.live,
         )
+        self.queries = QueryApi(self.services, self.metrics.registry)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Keep snapshot and keys fresh, and write events, while the server runs."""
         await run_in_threadpool(self.services.keyring.start)
         self.services.writer.start()
-        refreshing = asyncio.create_task(self.live.run())
+        running = [asyncio.create_task(task) for task in (self.live.run(), self.queries.run())]
         try:
             yield
         finally:
-            refreshing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await refreshing
+            for task in running:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
             self.live.close()
+            await run_in_threadpool(self.queries.close)
             await run_in_threadpool(self.services.writer.stop)
             await run_in_threadpool(self.services.keyring.close)
 
@@ -162,29 +166,16 @@ class _Sidecar:
 
         What comes through a proxy does not come from this machine.
         """
-        projects: set[str] | None = None
-        if not (self.private and is_near(request)):
+        access = self.services.access
+        projects: frozenset[str] | None = None
+        if not access.reads_all(request):
             try:
-                projects = await self._projects(request)
+                caller = await access.caller(request)
+                reads = caller is not None and caller.principal.may("read")
+                projects = await access.projects(caller.principal) if caller and reads else frozenset()
             except StoreError as error:
                 return _problem(503, "unavailable", str(error))
         return await self.live.metrics(request, projects)
-
-    async def _projects(self, request: Request) -> set[str] | None:
-        """The names of the projects that a caller may read; None: all."""
-        caller = await self.services.access.caller(request)
-        if caller is None or not caller.principal.may("read"):
-            return set()
-        project_id = caller.principal.project_id
-        if project_id is None:
-            return None
-
-        def name() -> set[str]:
-            with self.services.store.database.read() as conn:
-                project = model_store.project(conn, project_id)
-            return {project.name} if project else set()
-
-        return await run_in_threadpool(name)
 
     async def status(self, _: Request) -> Response:
         """GET /status.json: the status of every watch, as `Sentinel.status()` returns it."""
@@ -246,6 +237,10 @@ class _Observed:
         "/-/reload",
         "/status.json",
         "/api/v1/status/buildinfo",
+        "/api/v1/query",
+        "/api/v1/query_range",
+        "/api/v1/labels",
+        "/api/v1/series",
         "/v1/events",
         "/v1/events/batch",
     )
