@@ -1,0 +1,450 @@
+"""Run files of Prometheus' promqltest language against our engine: `python -m tests.promqltest [-v] FILE…`.
+
+One `eval` is one case. It has passed where the answer, its warnings and infos are what the file says, and where an
+instant query has the same answer in the middle of a range. It is unsupported where we refused to answer: with
+NotSupportedError, because the text cannot be read, or in other words than the file expects a refusal. Anything else is
+wrong: an answer that differs, an answer where a failure was expected, an error where an answer was. Exits 1 then.
+"""
+
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from sentinel_core.promql.errors import BadQueryError, NotSupportedError, QueryError
+from sentinel_core.promql.evaluate import evaluate, times
+from sentinel_core.promql.limits import Budget
+from sentinel_core.promql.look_back import look_back
+from sentinel_core.promql.matchers import compile as compile_matchers
+from sentinel_core.promql.parse import parse
+from sentinel_core.promql.tree import String
+from sentinel_core.promql.values import LOOKBACK, STALE, Labels, Notes, Samples, Scalar, Text, Vector
+from sentinel_core.series import Matcher
+from sentinel_core.windows import IntArray
+
+HISTOGRAM = "histogram"
+Point = float | str | None  # a value, HISTOGRAM, or nothing
+Answer = Scalar | Text | Vector | Samples
+
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000, "y": 31_536_000_000}
+_NUMBER = r"(?:\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?|inf(?:inity)?|nan)"
+_POINT = re.compile(rf"([-+]?{_NUMBER}|stale)([-+]{_NUMBER})?(?:x(\d+))?", re.IGNORECASE)
+_HISTOGRAM = re.compile(r"\{\{.*?\}\}(?:[-+]\{\{.*?\}\})?(?:x(\d+))?")
+_QUOTED = r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|`[^`]*`'
+_LABEL = re.compile(rf"\s*(?P<name>{_QUOTED}|[\w.:]+)\s*(?:=\s*(?P<value>{_QUOTED}))?\s*(?P<end>,|$)")
+_SERIES = re.compile(rf"(?P<name>[a-zA-Z_:][\w:]*)?(?:\{{(?!\{{)(?P<labels>(?:{_QUOTED}|[^}}\"'`])*)\}})?")
+_EVAL = re.compile(
+    r"eval(?:_(?P<old>fail|warn|info|ordered))?\s+(?:instant\s+(?:at\s+(?P<at>\S+)\s+)?"
+    r"|range\s+from\s+(?P<start>\S+)\s+to\s+(?P<end>\S+)\s+step\s+(?P<step>\S+)\s+)(?P<query>.+)"
+)
+_EXPECT = re.compile(
+    r"expect\s+(?P<what>ordered|fail|warn|no_warn|info|no_info)(?:\s+(?P<how>msg|regex):(?P<text>.*))?"
+)
+_RANGE = re.compile(r"expect\s+range\s+vector\s+from\s+(\S+)\s+to\s+(\S+)\s+step\s+(\S+)")
+_OLD_FAILURE = re.compile(r"expected_fail_(message|regexp)\s+(.+)")
+
+
+class UnreadableError(ValueError):
+    """A line that this runner does not know."""
+
+
+@dataclass
+class MemorySource:
+    """A `Source` of what was loaded: by labels the times (ms) of points, their values, and where histograms are."""
+
+    points: dict[Labels, dict[int, float]] = field(default_factory=dict)
+    histograms: dict[Labels, list[int]] = field(default_factory=dict)
+
+    def load(self, labels: Labels, step: int, points: Sequence[Point]) -> None:
+        """Add points, one every `step` milliseconds from 0."""
+        for number, point in enumerate(points):
+            if point == HISTOGRAM:
+                self.histograms.setdefault(labels, []).append(number * step)
+            elif point is not None:
+                self.points.setdefault(labels, {})[number * step] = float(point)
+
+    def vector(
+        self, matchers: Sequence[Matcher], times: IntArray, budget: Budget, *, timestamps: bool = False
+    ) -> Vector:
+        """Return each series' newest sample at each of these times."""
+        samples = self.samples(matchers, int(times[0]) - LOOKBACK, int(times[-1]), budget)
+        return look_back(samples, times, budget, timestamps=timestamps)
+
+    def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
+        """Return all samples; NotSupportedError where native histograms are among start < t <= end."""
+        matching = compile_matchers(matchers)
+        touched = [one for one, at in self.histograms.items() if any(start < time <= end for time in at)]
+        if matching.matches(touched).any():
+            raise NotSupportedError("native histograms")
+        labels = sorted(self.points)
+        kept = [labels[row] for row in np.flatnonzero(matching.matches(labels)).tolist()]
+        ordered = [sorted(self.points[one].items()) for one in kept]
+        return Samples.of(
+            kept,
+            [np.array([time for time, _ in series], np.int64) for series in ordered],
+            [_values([value for _, value in series]) for series in ordered],
+        )
+
+    def series(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> list[Labels]:
+        """Return the series that have a sample in [start, end]."""
+        matching = compile_matchers(matchers)
+        there = [labels for labels, points in self.points.items() if any(start <= time <= end for time in points)]
+        return [there[row] for row in np.flatnonzero(matching.matches(there)).tolist()]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One `eval`: the query and what is expected of it.
+
+    step:     ms, 0 of an instant query
+    expected: by labels the points of the answer
+    number:   of a scalar answer
+    text:     of a string answer
+    grid:     start, end and step (ms) of the points of a range vector
+    notes:    (fail, warn, no_warn, info, no_info, ordered; msg or regex or ""; the text)
+    """
+
+    line: int
+    query: str
+    start: int
+    end: int
+    step: int
+    expected: dict[Labels, list[Point]] = field(default_factory=dict)
+    number: float | None = None
+    text: str | None = None
+    grid: tuple[int, int, int] | None = None
+    notes: tuple[tuple[str, str, str], ...] = ()
+
+    def asks(self, what: str) -> list[tuple[str, str]]:
+        """Return the expectations of one kind."""
+        return [(how, text) for kind, how, text in self.notes if kind == what]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a case; why is empty where it has passed."""
+
+    case: Case | None
+    outcome: str
+    why: str = ""
+
+
+class DifferenceError(Exception):
+    """The answer is another one."""
+
+
+def run(text: str) -> Iterator[Verdict]:
+    """Run the commands of one file."""
+    source = MemorySource()
+    unreadable = ""  # of what was loaded: no answer can be judged then
+    lines = [line.strip() for line in text.splitlines()]
+    lines = ["" if line.startswith("#") else line for line in lines]
+    number = 0
+    while number < len(lines):
+        first, block = number, []
+        number += 1
+        command = lines[first]
+        if command.startswith(("load", "eval")):
+            while number < len(lines) and lines[number]:
+                block.append(lines[number])
+                number += 1
+        try:
+            if command == "clear":
+                source, unreadable = MemorySource(), ""
+            elif command.startswith("load"):
+                _load(source, command, block)
+            elif command.startswith("eval"):
+                case = _read_case(first + 1, command, block)
+                yield Verdict(case, "unsupported", unreadable) if unreadable else judge(case, source)
+            elif command:
+                raise UnreadableError(f"line {first + 1}: {command}")
+        except UnreadableError as error:
+            if command.startswith("eval"):
+                yield Verdict(None, "unsupported", str(error))
+            else:
+                unreadable = str(error)
+
+
+def judge(case: Case, source: MemorySource) -> Verdict:
+    """Evaluate one case and compare."""
+    try:
+        _judge(case, source)
+    except (NotSupportedError, UnreadableError) as error:
+        return Verdict(case, "unsupported", str(error))
+    except DifferenceError as difference:
+        return Verdict(case, "wrong", str(difference))
+    return Verdict(case, "passed")
+
+
+def _judge(case: Case, source: MemorySource) -> None:
+    notes = Notes()
+    try:
+        answer = _answer(case, source, notes)
+    except NotSupportedError:
+        raise
+    except QueryError as error:
+        if not case.asks("fail"):
+            if isinstance(error, BadQueryError):  # the text cannot be read
+                raise UnreadableError(str(error)) from None
+            raise DifferenceError(f"failed: {error}") from None
+        if not all(_says(str(error), *expected) for expected in case.asks("fail")):
+            raise UnreadableError(f"refused in other words: {error}") from None
+        return
+    if case.asks("fail"):
+        raise DifferenceError("an answer where a failure was expected")
+    _compare_notes(case, notes)
+    _compare(case, answer)
+    if case.step or isinstance(answer, Text | Samples) or case.asks("ordered"):
+        return
+    wide = replace(case, start=case.start - 60_000, end=case.start + 60_000, step=60_000)
+    try:
+        around = _answer(wide, source, Notes())
+    except NotSupportedError:
+        raise
+    except QueryError as error:
+        raise DifferenceError(f"failed as a range: {error}") from None
+    if isinstance(around, Vector):
+        around = Vector(around.labels, around.values[:, 1:2], around.present[:, 1:2], around.nameless)
+    elif isinstance(around, Scalar):
+        around = Scalar(around.values[1:2])
+    try:
+        _compare(case, around)
+    except DifferenceError as difference:
+        raise DifferenceError(f"as a range: {difference}") from None
+
+
+def _answer(case: Case, source: MemorySource, notes: Notes) -> Answer:
+    node = parse(case.query)
+    return evaluate(node, case.start, case.end, case.step, source, Budget(), notes)
+
+
+# --- Reading ----------------------------------------------------------------------------------------------------------
+
+
+def milliseconds(text: str) -> int:
+    """Read a duration, or a number of seconds.
+
+    >>> milliseconds("1m30s"), milliseconds("-10"), milliseconds("1.5")
+    (90000, -10000, 1500)
+    """
+    sign, bare = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
+    if re.fullmatch(_NUMBER, bare):
+        return sign * round(float(bare) * 1000)
+    parts = re.findall(r"(\d+)(ms|[smhdwy])", bare)
+    if not parts or "".join(amount + unit for amount, unit in parts) != bare:
+        raise UnreadableError(f"not a duration: {text}")
+    return sign * sum(int(amount) * _UNITS[unit] for amount, unit in parts)
+
+
+def read_series(line: str) -> tuple[Labels, list[Point]]:
+    """Read `name{label="value"} points`."""
+    match = _SERIES.match(line)
+    if match is None or not match[0] or line[match.end() : match.end() + 1].strip():
+        raise UnreadableError(f"not a series: {line}")
+    return _read_labels(match["name"], match["labels"] or ""), _read_points(line[match.end() :])
+
+
+def _read_labels(name: str | None, inner: str) -> Labels:
+    labels = {"__name__": name} if name else {}
+    done = 0
+    while done < len(inner.rstrip()):
+        label = _LABEL.match(inner, done)
+        if label is None or label.end() == done:
+            raise UnreadableError(f"not labels: {inner}")
+        key = _read_text(label["name"]) if label["name"][0] in "\"'`" else label["name"]
+        if label["value"] is None:
+            labels["__name__"] = key
+        else:
+            labels[key] = _read_text(label["value"])
+        done = label.end()
+    return tuple(sorted((key, value) for key, value in labels.items() if value))
+
+
+def _read_text(quoted: str) -> str:
+    try:
+        node = parse(quoted)
+    except QueryError as error:
+        raise UnreadableError(f"not a text: {quoted}: {error}") from None
+    if not isinstance(node, String):
+        raise UnreadableError(f"not a text: {quoted}")
+    return node.value
+
+
+def _read_points(text: str) -> list[Point]:
+    points: list[Point] = []
+    done = 0
+    while (done := len(text) - len(text[done:].lstrip())) < len(text):
+        if histogram := _HISTOGRAM.match(text, done):
+            points += [HISTOGRAM] * (int(histogram[1] or 0) + 1)
+            done = histogram.end()
+            continue
+        word = text[done:].split(maxsplit=1)[0]
+        done += len(word)
+        if missing := re.fullmatch(r"_(?:x(\d+))?", word):
+            points += [None] * int(missing[1] or 1)
+        elif point := _POINT.fullmatch(word):
+            value = STALE if point[1] == "stale" else float(point[1])
+            step, repeated = point[2], int(point[3] or 0)
+            if step is None:
+                points += [value] * (repeated + 1)
+            else:
+                with np.errstate(all="ignore"):
+                    points += np.cumsum([value, *[float(step)] * repeated]).tolist()
+        else:
+            raise UnreadableError(f"not a point: {word}")
+    return points
+
+
+def _load(source: MemorySource, command: str, block: Sequence[str]) -> None:
+    match = re.fullmatch(r"load(_with_nhcb)?\s+(\S+)", command)
+    if match is None:
+        raise UnreadableError(command)
+    step = milliseconds(match[2])
+    for line in block:
+        labels, points = read_series(line)
+        source.load(labels, step, points)
+        if match[1]:  # buckets, sum and count become one native histogram beside them
+            rest = {key: value for key, value in labels if key != "le"}
+            rest["__name__"] = re.sub(r"_(bucket|sum|count)$", "", rest.get("__name__", ""))
+            native = tuple(sorted(rest.items()))
+            source.load(native, step, [None if point is None else HISTOGRAM for point in points])
+
+
+def _read_case(line: int, command: str, block: Sequence[str]) -> Case:
+    match = _EVAL.fullmatch(command)
+    if match is None:
+        raise UnreadableError(command)
+    if match["step"]:
+        span = milliseconds(match["start"]), milliseconds(match["end"]), milliseconds(match["step"])
+    else:
+        at = milliseconds(match["at"] or "0")
+        span = at, at, 0
+    case = Case(line, match["query"], *span)
+    notes: list[tuple[str, str, str]] = [(match["old"], "", "")] if match["old"] else []
+    for one in block:
+        if expect := _EXPECT.fullmatch(one):
+            notes.append((expect["what"], expect["how"] or "", (expect["text"] or "").strip()))
+        elif text := re.fullmatch(rf"expect\s+string\s+({_QUOTED})", one):
+            case = replace(case, text=_read_text(text[1]))
+        elif grid := _RANGE.fullmatch(one):
+            case = replace(case, grid=(milliseconds(grid[1]), milliseconds(grid[2]), milliseconds(grid[3])))
+        elif failure := _OLD_FAILURE.fullmatch(one):
+            notes.append(("fail", "msg" if failure[1] == "message" else "regex", failure[2].strip()))
+        elif re.fullmatch(rf"[-+]?{_NUMBER}", one, re.IGNORECASE):
+            case = replace(case, number=float(one))
+        elif one.startswith("expect "):
+            raise UnreadableError(one)
+        else:
+            labels, points = read_series(one)
+            case.expected[labels] = points
+    return replace(case, notes=tuple(notes))
+
+
+# --- Comparing --------------------------------------------------------------------------------------------------------
+
+
+def _compare_notes(case: Case, notes: Notes) -> None:
+    for kind, said in (("warn", list(notes.warnings)), ("info", list(notes.infos))):
+        if said and case.asks(f"no_{kind}"):
+            raise DifferenceError(f"unexpected: {said}")
+        expected = case.asks(kind)
+        for one in expected:
+            if not any(_says(text, *one) for text in said):
+                raise DifferenceError(f"expected {kind} {one}, but said {said}")
+        for text in said:
+            if expected and not any(_says(text, *one) for one in expected):
+                raise DifferenceError(f"nobody expected {text}")
+
+
+def _says(text: str, how: str, expected: str) -> bool:
+    if how == "msg":
+        return text == expected
+    return how != "regex" or re.search(expected, text) is not None
+
+
+def _compare(case: Case, answer: Answer) -> None:
+    if isinstance(answer, Text):
+        if answer.value != case.text:
+            raise DifferenceError(f"expected {case.text!r}, but it is {answer.value!r}")
+        return
+    if case.text is not None or (case.number is not None) != (isinstance(answer, Scalar) and not case.step):
+        raise DifferenceError(f"another kind of answer: {answer}")
+    if isinstance(answer, Scalar) and case.number is not None:
+        if not _equal(case.number, float(answer.values[0])):
+            raise DifferenceError(f"expected {case.number}, but it is {answer.values[0]}")
+        return
+    got = _points(case, answer)
+    if any(point == HISTOGRAM for points in case.expected.values() for point in points):
+        raise DifferenceError(f"expected native histograms, but it is {got}")
+    start, _, step = case.grid or (case.start, case.end, case.step)
+    for labels, expected in case.expected.items():
+        wanted = {start + step * number: value for number, value in enumerate(expected) if value is not None}
+        found = got.get(labels, {})
+        if wanted.keys() != found.keys() or not all(_equal(float(wanted[time] or 0), found[time]) for time in wanted):
+            raise DifferenceError(f"expected {dict(labels)} {wanted}, but it is {found} of {got}")
+    if unexpected := got.keys() - case.expected.keys():
+        raise DifferenceError(f"unexpected {unexpected}: {got}")
+    if case.asks("ordered") and list(got) != list(case.expected):
+        raise DifferenceError(f"another order: {list(got)}")
+
+
+def _points(case: Case, answer: Scalar | Vector | Samples) -> dict[Labels, dict[int, float]]:
+    """Return the points of an answer by labels and time (ms)."""
+    if isinstance(answer, Samples):
+        return {
+            labels: dict(zip(answer.times[part].tolist(), answer.values[part].tolist(), strict=True))
+            for labels, part in zip(answer.labels, map(slice, answer.offsets[:-1], answer.offsets[1:]), strict=True)
+        }
+    if isinstance(answer, Scalar):
+        answer = Vector.of([()], answer.values[None, :])
+    if len(set(answer.labels)) < len(answer.labels):
+        raise DifferenceError(f"the same labels twice: {answer.labels}")
+    at = times(case.start, case.end, case.step)
+    return {
+        labels: dict(zip(at[there].tolist(), values[there].tolist(), strict=True))
+        for labels, values, there in zip(answer.labels, answer.values, answer.present, strict=True)
+        if there.any()
+    }
+
+
+def _equal(wanted: float, found: float) -> bool:
+    """Within a millionth of their sum, as Prometheus compares; NaN is NaN."""
+    if wanted == found or (math.isnan(wanted) and math.isnan(found)):
+        return True
+    total = abs(wanted) + abs(found)
+    if not wanted or not found or total < sys.float_info.min:
+        return abs(wanted - found) < 1e-6 * sys.float_info.min
+    return abs(wanted - found) / min(total, sys.float_info.max) < 1e-6
+
+
+def _values(values: list[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.array(values, np.float64)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print what became of each file's cases, and why each wrong one is; -v: each unsupported one too."""
+    files, total = [Path(one) for one in arguments if one != "-v"], Counter[str]()
+    for path in files:
+        outcomes = Counter[str]()
+        for verdict in run(path.read_text()):
+            outcomes[verdict.outcome] += 1
+            if verdict.outcome == "wrong" or ("-v" in arguments and verdict.outcome == "unsupported"):
+                where = "" if verdict.case is None else f"{verdict.case.line}: {verdict.case.query}: "
+                print(f"  {verdict.outcome} {path.name}:{where}{verdict.why}")
+        total += outcomes
+        print(f"{path.name}: {_counted(outcomes)}")
+    print(f"total: {_counted(total)}")
+    return 1 if total["wrong"] or not files else 0
+
+
+def _counted(outcomes: Counter[str]) -> str:
+    return ", ".join(f"{outcomes[one]} {one}" for one in ("passed", "wrong", "unsupported"))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
