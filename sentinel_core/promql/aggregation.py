@@ -149,11 +149,14 @@ def _sums(values: FloatArray, starts: IntArray) -> tuple[FloatArray, FloatArray]
 
 def _sum(rows: Rows) -> FloatArray:
     values = rows.filled(0.0)
-    plain = np.add.reduceat(values, rows.starts, axis=0)
     total, rest = _sums(values, rows.starts)
-    exact = total + rest
-    # Where it overflows on the way, one after the other, it has: also if another order would have brought it back.
-    return np.where(np.isfinite(plain) & np.isfinite(exact), exact, plain)
+    exact = np.where(np.isfinite(total), total + rest, total)
+    overflown = ~np.isfinite(exact) & np.logical_and.reduceat(np.isfinite(values), rows.starts, axis=0)
+    for group in np.flatnonzero(overflown.any(axis=1)):
+        # As Prometheus: one after the other, and what overflows on the way stays infinite.
+        one_by_one = np.add.accumulate(values[rows.of_row == group], axis=0)[-1]
+        exact[group] = np.where(overflown[group], one_by_one, exact[group])
+    return exact
 
 
 def _mean(values: FloatArray, rows: Rows) -> FloatArray:
