@@ -13,14 +13,14 @@ import sqlalchemy as sa
 from sentinel_core.alerts import outbox
 from sentinel_core.config import MonitorConfig
 from sentinel_core.durations import format_duration
-from sentinel_core.errors import ConfigError, ConflictError, NotFoundError
+from sentinel_core.errors import ConfigError, NotFoundError
 from sentinel_core.incidents import lifecycle
 from sentinel_core.incidents import store as incidents
 from sentinel_core.monitoring import monitor
 from sentinel_core.monitoring.assessment import Assessment
 from sentinel_core.monitoring.monitor import HISTORY_DAYS
 from sentinel_core.pipeline.binning import Request, fit
-from sentinel_core.pipeline.context import Context
+from sentinel_core.pipeline.context import Context, persistently
 from sentinel_core.pipeline.windowing import DAY_HOURS, REACH_HOURS, Content, Judged, Span
 from sentinel_core.storage import event_store, model_store
 from sentinel_core.storage.model_store import BaselineRow, MonitoredModel, Progress
@@ -28,7 +28,6 @@ from sentinel_core.storage.segments import Pending
 
 Also = Callable[[sa.Connection], None]  # what a caller adds to the same transaction, an audit row for example
 
-ATTEMPTS = 5  # of what a drain was faster than
 READ_EVENTS = 2_000_000  # held at once: 70 MB, a few times over while they are sorted and counted
 DAY_SECONDS = 86_400
 
@@ -266,7 +265,8 @@ class _State:
 
 def _change(context: Context, model_id: int, request: Callable[[_State], Request], also: Also | None) -> int:
     """Make a version because somebody asked for it."""
-    for attempt in range(ATTEMPTS):
+
+    def attempt() -> int:
         with context.store.database.read() as conn:
             progress = model_store.progress(conn)
             wanted = request(_state(context, conn, model_id, progress))
@@ -280,18 +280,15 @@ def _change(context: Context, model_id: int, request: Callable[[_State], Request
         rows, pending = _made(context, [wanted], [version], hour)
         if not rows:
             raise ConfigError([f"start: fewer than {wanted.settings.min_samples} events lie outside of incidents"])
-        try:
-            with context.store.database.write() as conn:
-                model_store.advance(conn, progress)
-                context.store.segments.commit(conn, [pending])
-                model_store.add_baselines(conn, rows)
-                if also is not None:
-                    also(conn)
-            return version
-        except ConflictError:  # the log was drained meanwhile
-            if attempt == ATTEMPTS - 1:
-                raise
-    raise AssertionError("unreachable")
+        with context.store.database.write() as conn:
+            model_store.advance(conn, progress)
+            context.store.segments.commit(conn, [pending])
+            model_store.add_baselines(conn, rows)
+            if also is not None:
+                also(conn)
+        return version
+
+    return persistently(attempt)
 
 
 def _state(context: Context, conn: sa.Connection, model_id: int, progress: Progress) -> _State:

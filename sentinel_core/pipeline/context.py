@@ -4,18 +4,31 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import sqlalchemy as sa
 
 from sentinel_core.config import SentinelConfig, WatchConfig
-from sentinel_core.errors import ConfigError
+from sentinel_core.errors import ConfigError, ConflictError
 from sentinel_core.forecasts import Fitted
 from sentinel_core.prometheus.client import PrometheusClient
 from sentinel_core.storage import watch_store
 from sentinel_core.storage.store import Store
 
 SKEW = "sentinel_clock_skew_seconds"
+ATTEMPTS = 5  # of what another process was faster than
+T = TypeVar("T")
 CounterKey = tuple[str, tuple[tuple[str, str], ...]]  # metric name, sorted labels
+
+
+def persistently(attempt: Callable[[], T]) -> T:
+    """Read, decide and commit again where somebody else was faster; the last attempt's ConflictError is raised."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return attempt()
+        except ConflictError:
+            continue
+    return attempt()
 
 
 @dataclass

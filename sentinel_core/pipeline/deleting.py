@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import sqlalchemy as sa
 
-from sentinel_core.errors import ConflictError, NotFoundError
+from sentinel_core.errors import NotFoundError
 from sentinel_core.incidents import store as incidents
 from sentinel_core.monitoring.event_columns import decode, encode
-from sentinel_core.pipeline.baselining import ATTEMPTS, Also
-from sentinel_core.pipeline.context import Context
+from sentinel_core.pipeline.baselining import Also
+from sentinel_core.pipeline.context import Context, persistently
 from sentinel_core.pipeline.reports import DeletionReport
 from sentinel_core.storage import event_log, event_store, model_store
 
@@ -19,12 +19,7 @@ def delete_model(context: Context, model_id: int, *, also: Also | None = None) -
 
     Raises NotFoundError where there is no such model. Events that arrive later register it anew, under another id.
     """
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return _delete(context, model_id, also)
-        except ConflictError:  # a drain, an evaluation or a compaction was faster
-            continue
-    return _delete(context, model_id, also)
+    return persistently(lambda: _delete(context, model_id, also))
 
 
 def _delete(context: Context, model_id: int, also: Also | None) -> DeletionReport:

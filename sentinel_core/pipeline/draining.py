@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -11,8 +12,7 @@ from sentinel_core.monitoring.assessment import OUTPUTS
 from sentinel_core.monitoring.duplicates import first_of_each
 from sentinel_core.monitoring.event_columns import COLUMNS, EventColumns, decode
 from sentinel_core.monitoring.histograms import hourly_counts
-from sentinel_core.pipeline.baselining import ATTEMPTS
-from sentinel_core.pipeline.context import Context
+from sentinel_core.pipeline.context import Context, persistently
 from sentinel_core.pipeline.reports import DrainReport
 from sentinel_core.pipeline.windowing import Content
 from sentinel_core.storage import event_log, event_store, model_store
@@ -44,7 +44,7 @@ def drain(context: Context) -> DrainReport:
     done = _Done()
     after: int | None = 0
     while after is not None:
-        after = _persistently(context, after, done)
+        after = persistently(partial(_chunk, context, after, done))
     if done.broken:
         row, text = next(iter(done.broken.items()))
         raise StoreError(
@@ -60,15 +60,6 @@ def drain(context: Context) -> DrainReport:
         dict(sorted(done.hours.items())),
         counts["late_hours"],
     )
-
-
-def _persistently(context: Context, after: int, done: _Done) -> int | None:
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return _chunk(context, after, done)
-        except ConflictError:  # another drain or an evaluation was faster
-            continue
-    return _chunk(context, after, done)
 
 
 def _chunk(context: Context, after: int, done: _Done) -> int | None:

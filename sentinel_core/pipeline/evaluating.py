@@ -3,18 +3,19 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import sqlalchemy as sa
 
 from sentinel_core.durations import parse_duration
-from sentinel_core.errors import ConfigError, ConflictError
+from sentinel_core.errors import ConfigError
 from sentinel_core.incidents import store as incidents
 from sentinel_core.monitoring.assessment import Assessment
 from sentinel_core.monitoring.monitor import State
 from sentinel_core.pipeline import consequences
-from sentinel_core.pipeline.baselining import ATTEMPTS, Made, make, requests_due
+from sentinel_core.pipeline.baselining import Made, make, requests_due
 from sentinel_core.pipeline.consequences import Consequence
-from sentinel_core.pipeline.context import Context
+from sentinel_core.pipeline.context import Context, persistently
 from sentinel_core.pipeline.forecast_incidents import follow_watches
 from sentinel_core.pipeline.judging import Ground, ground
 from sentinel_core.pipeline.replaying import make_late_again, replay
@@ -124,7 +125,8 @@ def evaluate(
     changes: list[ModelChange] = []
     told = _Told()
     for hour in wanted:
-        told = _persistently(context, hour)
+        told = _Told()
+        persistently(partial(_hour, context, hour, told))
         counts = dict(told.states), told.baselines, dict(told.steps)
         reports.append(HourReport(hour, told.states.total(), *counts))
         changes += told.changes
@@ -168,18 +170,6 @@ def _replayed(context: Context, start: int, end: int) -> EvaluationReport:
 
 
 # ---- an hour as it comes ---------------------------------------------------------------------------------------------
-
-
-def _persistently(context: Context, hour: int) -> _Told:
-    told = _Told()
-    for _ in range(ATTEMPTS - 1):
-        try:
-            _hour(context, hour, told)
-            return told
-        except ConflictError:  # the log was drained, or a person moved an incident, in between: decide again
-            continue
-    _hour(context, hour, told)
-    return told
 
 
 def _hour(context: Context, hour: int, told: _Told) -> None:

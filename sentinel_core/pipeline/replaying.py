@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from sentinel_core.errors import ConflictError
 from sentinel_core.monitoring.assessment import Assessment
-from sentinel_core.pipeline.baselining import ATTEMPTS, READ_EVENTS
+from sentinel_core.pipeline.baselining import READ_EVENTS
 from sentinel_core.pipeline.binning import recount
-from sentinel_core.pipeline.context import Context
+from sentinel_core.pipeline.context import Context, persistently
 from sentinel_core.pipeline.judging import Past
 from sentinel_core.pipeline.windowing import (
     DAY_HOURS,
@@ -52,12 +51,7 @@ def make_late_again(context: Context) -> int:
 
     Only scores are written: incidents go by evaluations of new hours, and the next one sees the late events too.
     """
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return _late(context)
-        except ConflictError:  # a drain brings more of them
-            continue
-    return _late(context)
+    return persistently(lambda: _late(context))
 
 
 def _late(context: Context) -> int:
