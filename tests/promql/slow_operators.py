@@ -138,4 +138,6 @@ def combined(node: Binary, left: list[Sample], right: list[Sample]) -> list[Samp
                 result.append((named, True, float(COMPARISONS[node.operator](*operands))))
             elif COMPARISONS[node.operator](*operands):
                 result.append((named, nameless, operands[0]))
+    if len({(*sorted(labels.items()), dropped) for labels, dropped, _ in result}) < len(result):
+        raise Refused("vector cannot contain metrics with the same labelset")
     return result
