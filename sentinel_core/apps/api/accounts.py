@@ -2,17 +2,17 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path
 from pydantic import Field, StringConstraints
 
 from sentinel_core.apps import commands
 from sentinel_core.apps.api.door import Call, Caller, needs
 from sentinel_core.apps.api.values import (
     DEFAULT_LIMIT,
-    MAX_ID,
     Answer,
     Body,
     Cursor,
+    FilterId,
     Id,
     IdIn,
     Limit,
@@ -34,7 +34,6 @@ from sentinel_core.storage import model_store
 
 router = APIRouter()
 
-FilterId = Annotated[int | None, Query(ge=1, le=MAX_ID)]
 KeyId = Annotated[str, Path(max_length=16, pattern="^[0-9a-f]{16}$", examples=["0123456789abcdef"])]
 UserName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*$")]
 Password = Annotated[str, StringConstraints(min_length=MIN_LENGTH, max_length=MAX_LENGTH)]

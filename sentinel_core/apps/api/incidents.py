@@ -11,10 +11,10 @@ from sentinel_core.apps import commands
 from sentinel_core.apps.api.door import Call, Caller, needs
 from sentinel_core.apps.api.values import (
     DEFAULT_LIMIT,
-    MAX_ID,
     Answer,
     Because,
     Cursor,
+    FilterId,
     Id,
     Limit,
     Moment,
@@ -31,7 +31,6 @@ router = APIRouter(tags=["Incidents"])
 sending = APIRouter(tags=["Alerts"])
 
 DeliveryState = Literal["pending", "delivered", "dead"]
-FilterId = Annotated[int | None, Query(ge=1, le=MAX_ID)]
 
 
 class Incident(Answer):

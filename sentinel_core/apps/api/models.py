@@ -10,9 +10,9 @@ from sentinel_core.apps import commands
 from sentinel_core.apps.api.door import Call, Caller, needs
 from sentinel_core.apps.api.values import (
     DEFAULT_LIMIT,
-    MAX_ID,
     Answer,
     Cursor,
+    FilterId,
     Id,
     Limit,
     ModelName,
@@ -191,7 +191,7 @@ def list_models(
     state: Annotated[list[ModelState], Query(description="Only in these states", max_length=5)] = [],  # noqa: B006
     enabled: bool | None = None,
     name: Annotated[ModelName | None, Query(description="Only the model that is called so")] = None,
-    project_id: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None,
+    project_id: FilterId = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Models:

@@ -1,8 +1,8 @@
 """Receivers of alerts."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from pydantic import Field, JsonValue
 
 from sentinel_core.alerts import receivers
@@ -11,10 +11,10 @@ from sentinel_core.apps import commands
 from sentinel_core.apps.api.door import Call, Caller, needs
 from sentinel_core.apps.api.values import (
     DEFAULT_LIMIT,
-    MAX_ID,
     Answer,
     Body,
     Cursor,
+    FilterId,
     Id,
     IdIn,
     Limit,
@@ -107,7 +107,7 @@ def _find(call: Call, receiver_id: int) -> Receiver:
 @router.get("/receivers", **needs("read"), summary="List receivers")
 def list_receivers(
     call: Caller,
-    project_id: Annotated[int | None, Query(ge=1, le=MAX_ID)] = None,
+    project_id: FilterId = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Receivers:

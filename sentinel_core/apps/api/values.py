@@ -99,6 +99,7 @@ class Because(Body):
 
 Id = Annotated[int, Path(ge=1, le=MAX_ID)]
 IdIn = Annotated[int, Field(ge=1, le=MAX_ID)]
+FilterId = Annotated[int | None, Query(ge=1, le=MAX_ID)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many items at most")]
 
 
