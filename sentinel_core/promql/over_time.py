@@ -105,9 +105,10 @@ def _avg_over_time(ranges: Ranges) -> FloatArray:
         return total / some.counts + rest / some.counts
 
     means = ranges.densely(plain)
-    nans = np.concatenate([[0], np.cumsum(np.isnan(ranges.recording.values))])
-    overflown = ~np.isfinite(means) & (nans[ranges.last + 1] == nans[ranges.first])
+    overflown = ~np.isfinite(means)
     if overflown.any():
+        nans = np.concatenate([[0], np.cumsum(np.isnan(ranges.recording.values))])
+        overflown &= nans[ranges.last + 1] == nans[ranges.first]  # a mean of NaN among others is NaN
         means[overflown] = _incremental_mean(ranges.pick(overflown))
     return means
 

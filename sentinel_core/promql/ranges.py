@@ -22,17 +22,17 @@ class Recording:
 
     @cached_property
     def drops(self) -> IntArray:
-        """[N] of how many samples up to this one are below the one before."""
+        """How many samples up to each [N] are below the one before."""
         return _counted(self.values[1:] < self.values[:-1])
 
     @cached_property
     def unequal(self) -> IntArray:
-        """[N] of how many samples up to this one are not equal to the one before; NaN is equal to nothing."""
+        """How many samples up to each [N] are not equal to the one before; NaN is equal to nothing."""
         return _counted(self.values[1:] != self.values[:-1])
 
     @cached_property
     def changes(self) -> IntArray:
-        """[N] of how many samples up to this one are not the same as the one before; NaN is the same as NaN."""
+        """How many samples up to each [N] are not the same as the one before; NaN is the same as NaN."""
         nan = np.isnan(self.values)
         return _counted((self.values[1:] != self.values[:-1]) & ~(nan[1:] & nan[:-1]))
 
@@ -65,21 +65,21 @@ class Ranges:
 
     @cached_property
     def last(self) -> IntArray:
-        """Int64 [W] index of the last sample."""
+        """Index [W] of the last sample."""
         return self.first + self.counts - 1
 
     @property
     def begins(self) -> IntArray:
-        """Int64 [W] ms of the first sample."""
+        """Time [W] of the first sample, ms."""
         return self.recording.times[self.first]
 
     @property
     def stops(self) -> IntArray:
-        """Int64 [W] ms of the last sample."""
+        """Time [W] of the last sample, ms."""
         return self.recording.times[self.last]
 
     def within(self, running: IntArray) -> FloatArray:
-        """[W] of how often something that is counted along the recording happens between samples of a range."""
+        """How often [W] what is counted along the recording happens between samples of a range."""
         return (running[self.last] - running[self.first]).astype(np.float64)
 
     def pick(self, which: IntArray | BoolArray) -> "Ranges":
@@ -95,16 +95,16 @@ class Ranges:
 
     @cached_property
     def index(self) -> IntArray:
-        """Int64 [K, W] of the samples; a range that is shorter than the longest, K, repeats its last one."""
+        """Indices [K, W] of the samples; a range that is shorter than the longest, K, repeats its last one."""
         return np.minimum(self.first + np.arange(self.counts.max(initial=0))[:, None], self.last)
 
     @cached_property
     def mask(self) -> BoolArray:
-        """Bool [K, W], where a range has a sample."""
+        """Where [K, W] a range has a sample."""
         return np.arange(self.counts.max(initial=0))[:, None] < self.counts
 
     def dense(self, missing: float) -> FloatArray:
-        """float64 [K, W] of values."""
+        """Values [K, W], with this one where a range has no sample."""
         return np.where(self.mask, self.recording.values[self.index], missing)
 
     def densely(self, compute: "Compute") -> FloatArray:
