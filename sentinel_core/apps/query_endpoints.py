@@ -7,7 +7,7 @@ from sentinel_core.apps.query_form import EARLIEST, LATEST, Form, label_name
 from sentinel_core.promql import answer, evaluate, parse
 from sentinel_core.promql.errors import BadQueryError, NotSupportedError
 from sentinel_core.promql.limits import Budget
-from sentinel_core.promql.values import Notes
+from sentinel_core.promql.values import LOOKBACK, Notes
 from sentinel_core.query.sources import View
 from sentinel_core.series import Matcher
 
@@ -40,11 +40,14 @@ class Ask:
         return [parse.parse_selector(text) for text in self.form.all("match[]")]
 
     def span(self) -> tuple[int, int]:
-        """Start and end of a list, milliseconds; all of time where nothing is said."""
+        """Start and end of a list, milliseconds; all of time where nothing is said.
+
+        A series that ended within the look-back before it still has a value there, so it is listed.
+        """
         start, end = self.form.time("start", EARLIEST), self.form.time("end", LATEST)
         if end < start:
             raise BadQueryError('invalid parameter "end": end timestamp must not be before start time')
-        return start, end
+        return start - LOOKBACK, end
 
     def forward(self) -> Iterator[bytes]:
         """Pass the whole request on."""
