@@ -116,7 +116,7 @@ class _Evaluation:
                 assert not isinstance(param, Vector)  # the parser has checked types
                 vector = self.value(node.expr, at)
                 assert isinstance(vector, Vector)
-                result = aggregate(node, vector, param, self.budget, self.notes)
+                result = aggregate(node, vector, param, self.budget, self.notes.of(node.positions))
             case Call():
                 args: list[Scalar | Text | Vector] = []
                 ranged: MatrixSelector | Subquery | None = None
@@ -216,7 +216,7 @@ class _Evaluation:
         self, node: Call, args: Sequence[Scalar | Text | Vector], ranged: MatrixSelector | Subquery | None, at: IntArray
     ) -> Scalar | Vector:
         if ranged is not None:
-            return self._over_time(node.function, ranged, args, at)
+            return self._over_time(node, ranged, args, at)
         if node.function == "timestamp" and not args:
             asked = node.args[0]
             assert isinstance(asked, VectorSelector)
@@ -231,19 +231,20 @@ class _Evaluation:
         for arg in args:
             if isinstance(arg, Vector):
                 self.budget.spend(arg.values.size)
-        return FUNCTIONS[node.function](args, at, self.notes)
+        return FUNCTIONS[node.function](args, at, self.notes.of(node.positions))
 
     def _over_time(
-        self, function: str, node: MatrixSelector | Subquery, args: Sequence[Scalar | Text | Vector], at: IntArray
+        self, node: Call, ranged: MatrixSelector | Subquery, args: Sequence[Scalar | Text | Vector], at: IntArray
     ) -> Vector:
-        samples, ends, names = self._range(node, at)
+        function, notes = node.function, self.notes.of(node.positions)
+        samples, ends, names = self._range(ranged, at)
         params = [arg.values for arg in args if isinstance(arg, Scalar)]
         if function == "absent_over_time":
-            vector = over_time("present_over_time", samples, ends, node.range, [], self.budget, self.notes)
-            return absent(vector.present, node.selector.matchers if isinstance(node, MatrixSelector) else ())
+            vector = over_time("present_over_time", samples, ends, ranged.range, [], self.budget, notes)
+            return absent(vector.present, ranged.selector.matchers if isinstance(ranged, MatrixSelector) else ())
         if function not in OVER_TIME:
             raise NotSupportedError(f"{function}()")
-        vector = over_time(function, samples, ends, node.range, params, self.budget, self.notes, at=at)
+        vector = over_time(function, samples, ends, ranged.range, params, self.budget, notes, at=at)
         if not names:
             return vector
         gone = np.array([labels in names for labels in vector.labels], bool)

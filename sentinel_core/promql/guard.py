@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sentinel_core.promql.errors import BadQueryError, NotSupportedError
 from sentinel_core.promql.limits import MAX_BYTES, MAX_DEPTH, MAX_OPERATORS
 
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""
     (?P<blank>  \s+ | \#[^\r\n]* )
   | (?P<string> "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*' | `[^`]*` )
@@ -74,7 +74,7 @@ def check(text: str) -> Checked:
     operators = 0
     negation = None  # where `!=` or `!~` of a matcher stands, directly before its string
     at = False  # the @ modifier's time is what comes next
-    for token in _TOKEN.finditer(text):
+    for token in TOKEN.finditer(text):
         kind, part = token.lastgroup, token[0]
         if kind == "string":
             if negation is not None:

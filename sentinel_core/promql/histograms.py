@@ -166,7 +166,9 @@ def _of_buckets(vector: Vector, params: Sequence[FloatArray], notes: Notes, comp
         name = dict(groups.keys[group]).get(NAME, "")
         notes.inform(
             "input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/"
-            "prometheus/latest/querying/functions/#histogram_quantile)" + (f' for metric name "{name}"' if name else "")
+            "prometheus/latest/querying/functions/#histogram_quantile)"
+            + (f' for metric name "{name}"' if name else ""),
+            argument=-1,
         )
     return Vector(groups.keys, values, groups.occupied(vector.present), np.ones(len(groups.keys), bool))
 
@@ -214,5 +216,6 @@ def _warn_of_label(labels: Labels, text: str, notes: Notes) -> None:
     name = dict(labels).get(NAME, "")
     notes.warn(
         f'bucket label "{LABEL}" is missing or has a malformed value of "{text}"'
-        + (f' for metric name "{name}"' if name else "")
+        + (f' for metric name "{name}"' if name else ""),
+        argument=-1,
     )

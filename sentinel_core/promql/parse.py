@@ -8,7 +8,7 @@ from typing import Literal
 
 import promql_parser
 
-from sentinel_core.promql import guard, matchers
+from sentinel_core.promql import guard, matchers, positions
 from sentinel_core.promql.errors import BadQueryError, NotSupportedError
 from sentinel_core.promql.tree import (
     Aggregation,
@@ -58,7 +58,7 @@ def parse(text: str) -> Node:
 offset=-60000, at=None), range=300000)
     """
     checked = guard.check(text)
-    return _Conversion(checked).node(_parse(checked))
+    return _Conversion(checked, text).node(_parse(checked))
 
 
 def parse_selector(text: str) -> tuple[Matcher, ...]:
@@ -81,7 +81,7 @@ def format_query(text: str) -> str:
     """
     checked = guard.check(text)
     expr = _parse(checked)
-    _Conversion(checked).node(expr)
+    _Conversion(checked, text).node(expr)
     ats = iter(checked.ats)  # the parser writes times before 1970 as 0
     formatted = re.sub(r"@ (?:[\d.]+|\w+(\(\)))", lambda at: f"@ {next(ats)}{at[1] or ''}", expr.prettify())
     return re.sub(
@@ -108,8 +108,9 @@ def _parse(checked: guard.Checked) -> promql_parser.Expr:
 class _Conversion:
     """One text's tree. Each level of nesting is one frame of Python's: 400 operators in a row are 400 levels."""
 
-    def __init__(self, checked: guard.Checked) -> None:
+    def __init__(self, checked: guard.Checked, text: str) -> None:
         self._restore = checked.restore
+        self._positions = iter(positions.of_arguments(text))
         self._operator = checked.operator
         self._ats: Iterator[str] = iter(checked.ats)  # as written, which is the order in which nodes are left
 
@@ -132,11 +133,13 @@ class _Conversion:
         if isinstance(expr, promql_parser.UnaryExpr):
             return Negation(self.node(expr.expr))
         if isinstance(expr, promql_parser.Call):
+            places = next(self._positions, ())
             args = tuple([self.node(one) for one in expr.args])
-            return Call(expr.func.name, args, _TYPES[repr(expr.func.return_type)])
+            return Call(expr.func.name, args, _TYPES[repr(expr.func.return_type)], places)
         if isinstance(expr, promql_parser.AggregateExpr):
+            places = next(self._positions, ())
             param = None if expr.param is None else self.node(expr.param)
-            return self._aggregation(expr, self.node(expr.expr), param)
+            return self._aggregation(expr, self.node(expr.expr), param, places)
         if isinstance(expr, promql_parser.BinaryExpr):
             left = self.node(expr.lhs)
             return self._binary(expr, left, self.node(expr.rhs))
@@ -159,12 +162,15 @@ class _Conversion:
             raise BadQueryError("parse error: vector selector must contain at least one non-empty matcher")
         return VectorSelector(wanted, _milliseconds(expr.offset), self._at(expr.at))
 
-    def _aggregation(self, expr: promql_parser.AggregateExpr, inner: Node, param: Node | None) -> Aggregation:
+    def _aggregation(
+        self, expr: promql_parser.AggregateExpr, inner: Node, param: Node | None, places: tuple[str, ...]
+    ) -> Aggregation:
         clause = expr.modifier
         if clause is None:
-            return Aggregation(str(expr.op), inner, param)
+            return Aggregation(str(expr.op), inner, param, positions=places)
         labels = self._names(clause.labels)
-        return Aggregation(str(expr.op), inner, param, labels, clause.type == promql_parser.AggModifierType.Without)
+        without = clause.type == promql_parser.AggModifierType.Without
+        return Aggregation(str(expr.op), inner, param, labels, without, places)
 
     def _binary(self, expr: promql_parser.BinaryExpr, left: Node, right: Node) -> Binary:
         operator, modifier = str(expr.op).strip(), expr.modifier

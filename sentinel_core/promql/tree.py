@@ -3,7 +3,7 @@
 Parentheses are gone; every node knows its type. Names of functions, aggregations and operators are lower case.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from sentinel_core.series import Matcher
@@ -83,6 +83,7 @@ class Call:
     function: str
     args: tuple["Node", ...]
     type: Type
+    positions: tuple[str, ...] = field(default=(), compare=False, repr=False)  # "line:column" of each argument
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Aggregation:
     param: "Node | None" = None
     labels: tuple[str, ...] = ()
     without: bool = False
+    positions: tuple[str, ...] = field(default=(), compare=False, repr=False)  # of the parameter and the expression
     type: ClassVar[Type] = "vector"
 
 

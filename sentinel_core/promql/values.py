@@ -5,7 +5,7 @@ stale marker, a NaN of its own bits, ends a series.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,14 +107,22 @@ class Notes:
 
     warnings: dict[str, None] = field(default_factory=dict)  # ordered, each once
     infos: dict[str, None] = field(default_factory=dict)
+    positions: tuple[str, ...] = ()  # "line:column" of the arguments of what is evaluated
 
-    def warn(self, text: str) -> None:
-        """Something may be wrong with the answer."""
-        self.warnings[f"PromQL warning: {text}"] = None
+    def of(self, positions: tuple[str, ...]) -> "Notes":
+        """The same notes, for whoever evaluates a function with arguments at these places."""
+        return replace(self, positions=positions)
 
-    def inform(self, text: str) -> None:
-        """Something about the query looks like a mistake."""
-        self.infos[f"PromQL info: {text}"] = None
+    def warn(self, text: str, argument: int = 0) -> None:
+        """Something may be wrong with the answer, because of an argument."""
+        self.warnings[f"PromQL warning: {text}{self._place(argument)}"] = None
+
+    def inform(self, text: str, argument: int = 0) -> None:
+        """Something about an argument looks like a mistake."""
+        self.infos[f"PromQL info: {text}{self._place(argument)}"] = None
+
+    def _place(self, argument: int) -> str:
+        return f" ({self.positions[argument]})" if self.positions else ""
 
 
 def is_stale(values: FloatArray) -> BoolArray:
