@@ -13,6 +13,7 @@ import numpy as np
 from sentinel_core.promql import sums
 from sentinel_core.promql.answer import texts
 from sentinel_core.promql.errors import ExecutionError, NotSupportedError
+from sentinel_core.promql.histograms import check_quantile
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.matching import NAME, Groups, dropping, keeping
 from sentinel_core.promql.tree import Aggregation
@@ -42,7 +43,7 @@ def aggregate(node: Aggregation, vector: Vector, param: Scalar | Text | None, bu
     if node.operator == "limit_ratio":
         return _limit_ratio(vector, parameter, notes)
     if node.operator == "quantile":
-        _check_quantile(parameter, notes)
+        check_quantile(parameter, notes)
     if not vector.labels:
         return vector
     groups = _groups(node, vector.labels)
@@ -197,13 +198,6 @@ def _quantile(rows: Rows, quantile: FloatArray) -> FloatArray:
     return between
 
 
-def _check_quantile(quantile: FloatArray, notes: Notes) -> None:
-    highest, lowest = np.fmax.reduce(quantile), np.fmin.reduce(quantile)
-    for value, wrong in ((np.nan, np.isnan(quantile).any()), (highest, highest > 1), (lowest, lowest < 0)):
-        if wrong:
-            notes.warn(f"quantile value should be between 0 and 1, got {_text(value)}")
-
-
 # --- Some series of each group ----------------------------------------------------------------------------------------
 
 
@@ -231,8 +225,7 @@ def _choose(node: Aggregation, vector: Vector, count: FloatArray, budget: Budget
     kept = np.flatnonzero(chosen.any(axis=1))
     if chosen.shape[1] == 1:
         kept = kept[np.lexsort((keys(vector.values[kept, 0]), groups.of_row[kept]))]
-    labels = tuple([vector.labels[row] for row in kept])
-    return Vector(labels, vector.values[kept], chosen[kept], vector.nameless[kept])
+    return replace(vector, present=chosen).rows(kept)
 
 
 def _limit_ratio(vector: Vector, ratio: FloatArray, notes: Notes) -> Vector:
@@ -252,13 +245,8 @@ def _limit_ratio(vector: Vector, ratio: FloatArray, notes: Notes) -> Vector:
 
 
 def _count_values(node: Aggregation, vector: Vector, name: str, budget: Budget, notes: Notes) -> Vector:
-    try:
-        valid = bool(name.encode())
-    except UnicodeEncodeError:
-        valid = False
-    if not valid:
-        shown = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-        raise ExecutionError(f'invalid label name "{shown}"')
+    if not name:
+        raise ExecutionError('invalid label name ""')
     if node.without and name in (NAME, *node.labels):
         return aggregate(replace(node, operator="count"), vector, None, budget, notes)
     if NAME in node.labels and not node.without and vector.nameless.any():
