@@ -1,0 +1,99 @@
+"""What forecasts are about, as Sentinel read it: on the watch's grid, without gaps, counters as rates, queries too.
+
+So a panel can have both in one panel whatever the watch is, and without asking Prometheus.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import sqlalchemy as sa
+
+from sentinel_core.config import SentinelConfig
+from sentinel_core.durations import parse_duration
+from sentinel_core.promql import matchers as language
+from sentinel_core.promql.limits import Budget
+from sentinel_core.promql.values import LOOKBACK, Labels, Samples
+from sentinel_core.query.forecast_watches import Watch, Watches
+from sentinel_core.query.sampled import Metadata, SampledSource, joined, named
+from sentinel_core.series import Matcher
+from sentinel_core.storage import schema, windows_store
+from sentinel_core.storage.store import Store
+from sentinel_core.windows import IntArray, grid
+
+ACTUAL = "_sentinel_actual"
+
+
+class ActualSource(SampledSource):
+    """Series of ACTUAL with their own labels; threads may share it.
+
+    Where several watches have read a series, the first one is told of.
+    """
+
+    def __init__(self, store: Store, config: Callable[[], SentinelConfig], now: Callable[[], float]) -> None:
+        self._store = store
+        self._config = config
+        self._now = now
+        self._watches = Watches(store, config)
+
+    @property
+    def lookback(self) -> int:  # type: ignore[override]
+        """That of the coarsest watch."""
+        return max([LOOKBACK, *(watch.step_seconds * 1000 for watch in self._load())])
+
+    def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
+        """Return every sample that is still kept, at its time."""
+        return joined([self._read(*one, start, end, budget) for one in self._asked(matchers)])
+
+    def series(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> list[Labels]:
+        """Return the series that lived in [start, end]."""
+        table, found = schema.series, []
+        lived = (table.c.first_seen <= end // 1000) & sa.func.coalesce(table.c.vanished_at >= start // 1000, sa.true())
+        for watch, name, rows in self._asked(matchers):
+            with self._store.database.read() as connection:
+                query = sa.select(table.c.fingerprint).where(table.c.watch_id == watch.id, lived)
+                living = np.array(connection.execute(query).scalars().all(), np.int64)
+            budget.spend(len(rows))
+            members = watch.members
+            alive = rows[np.isin(members.fingerprints[rows], living)]
+            found += [named(name, dict(members.series[row].labels)) for row in alive.tolist()]
+        return found
+
+    def metadata(self) -> Metadata:
+        """Gauges all."""
+        names = sorted({name for watch in self._load() for name in watch.members.names})
+        return {name + ACTUAL: ("gauge", f"{name} as Sentinel read it.") for name in names}
+
+    def _load(self) -> tuple[Watch, ...]:
+        return self._watches.load(self._store.database.change_token())
+
+    def _asked(self, matchers: Sequence[Matcher]) -> Iterator[tuple[Watch, str, IntArray]]:
+        """Each watch and name that matches, with the rows of its members that no earlier watch has."""
+        matching = language.compile(matchers)
+        others = tuple(one for one in matchers if one.label != "__name__")
+        told = np.empty(0, np.int64)
+        for watch in self._load():
+            for name in sorted(watch.members.names):
+                if not matching.of_name(name + ACTUAL):
+                    continue
+                rows = watch.members.rows(name, others, matching)
+                rows = rows[~np.isin(watch.members.fingerprints[rows], told)]
+                told = np.concatenate([told, watch.members.fingerprints[rows]])
+                if len(rows):
+                    yield watch, name + ACTUAL, rows
+
+    def _read(self, watch: Watch, name: str, rows: IntArray, start: int, end: int, budget: Budget) -> Samples:
+        oldest = self._now() - parse_duration(self._config().window_retention)
+        first, last = max(start // 1000, int(oldest)), min(end // 1000, int(self._now()))
+        budget.spend(2 * len(rows) * len(grid(first, last, watch.step_seconds)))
+        window = windows_store.read_window(
+            self._store, watch.step_seconds, watch.members.fingerprints[rows], first, last
+        )
+        known = np.isfinite(window.values)
+        series, place = np.nonzero(known)
+        return Samples(
+            tuple(named(name, dict(watch.members.series[row].labels)) for row in rows.tolist()),
+            np.searchsorted(series, np.arange(len(rows) + 1)),
+            window.timestamps[place] * 1000,
+            window.values[known],
+            np.full(len(rows), max(LOOKBACK, watch.step_seconds * 1000), np.int64),
+        )
