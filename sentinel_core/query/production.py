@@ -79,12 +79,15 @@ class ProductionSource(SampledSource):
         return joined([evaluated, changes])
 
     def series(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> list[Labels]:
-        """Return the series that have a sample in [start, end]."""
+        """Return the series of which a sample stands for a time in [start, end]."""
         matching = language.compile(matchers)
         changes = self._changes(matching, budget)
         lasting = look_back(changes, np.array([start]), budget)
         found = {labels for labels, there in zip(lasting.labels, lasting.present[:, 0].tolist(), strict=True) if there}
-        return [*self._evaluated(matching, start, end), *(found | set(within(changes, start, end).labels))]
+        return [
+            *self._evaluated(matching, start - self._lookback(), end),
+            *(found | set(within(changes, start, end).labels)),
+        ]
 
     def metadata(self) -> Metadata:
         """Gauges all, as on /metrics."""

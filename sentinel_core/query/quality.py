@@ -1,32 +1,316 @@
-"""How good forecasts have been, over time: drift MAE of each series, MASE and coverage of each series and lead."""
+"""How good forecasts have been, over time: drift MAE of each series, MASE and coverage of each series and lead.
 
-from collections.abc import Callable, Sequence
+A forecast is judged at the time that it was about. Everything is over the last `drift_window` scored steps before
+that, of which the oldest is at most twice as many steps ago, as the drift of a watch is.
+"""
 
-from sentinel_core.config import SentinelConfig
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+
+from sentinel_core.config import SentinelConfig, WatchConfig
+from sentinel_core.durations import format_duration, parse_duration
+from sentinel_core.promql import matchers as language
 from sentinel_core.promql.limits import Budget
-from sentinel_core.promql.values import Labels, Samples
-from sentinel_core.query.sampled import Metadata, SampledSource
+from sentinel_core.promql.look_back import look_back
+from sentinel_core.promql.matchers import Matching
+from sentinel_core.promql.values import LOOKBACK, BoolArray, Labels, Samples, Vector
+from sentinel_core.query.forecast_watches import Members, Watches
+from sentinel_core.query.sampled import Metadata, SampledSource, joined, named
 from sentinel_core.series import Matcher
+from sentinel_core.storage import forecast_store, schema, watch_store, windows_store
+from sentinel_core.storage.forecast_store import LIVE
+from sentinel_core.storage.parquet import Columns
+from sentinel_core.storage.segments import Segment
 from sentinel_core.storage.store import Store
+from sentinel_core.windows import FloatArray, IntArray, Window, grid
 
-SUFFIXES = ("_sentinel_drift_mae", "_sentinel_mase", "_sentinel_coverage")
+DRIFT, MASE, COVERAGE = "_sentinel_drift_mae", "_sentinel_mase", "_sentinel_coverage"
+HELP: Mapping[str, str] = {
+    DRIFT: "Rolling error of the forecasts of {name}, in the drift_unit of its watch.",
+    MASE: "MAE of the forecasts of {name} by that of a seasonal naive forecast, by lead.",
+    COVERAGE: "Share of {name} within the bounds of its forecasts, by lead.",
+}
+DAY_SECONDS = 86_400
+_FEW = 1_000  # fingerprints that are named when rows are read; of more all are read
+_OWN_LABELS = ("__name__", "sentinel_horizon", "sentinel_lead")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Series of one name and watch whose quality is asked for.
+
+    start, until: unix seconds, of the samples
+    rows:         of members, ascending
+    leads:        steps; none of DRIFT, which is of all leads
+    """
+
+    watch_id: int
+    config: WatchConfig
+    start: int
+    until: int
+    members: Members
+    name: str
+    suffix: str
+    rows: IntArray
+    leads: tuple[int, ...]
+
+    @property
+    def fingerprints(self) -> IntArray:
+        return self.members.fingerprints[self.rows]
+
+    @property
+    def first(self) -> int:
+        """Time of the first step that a sample may depend on."""
+        return self.start - 2 * self.config.drift_window * self.config.step_seconds
+
+    @property
+    def lookback(self) -> int:
+        """A step and what its scoring may take, ms."""
+        return self.config.step_seconds * 1000 + LOOKBACK
+
+    def labels(self, place: IntArray) -> list[Labels]:
+        """Of some of rows x leads."""
+        leads = [{"sentinel_lead": _duration(self.config, lead) if lead else ""} for lead in self.leads]
+        own = {"sentinel_horizon": self.config.horizon}
+        return [
+            named(self.name + self.suffix, {**dict(self.members.series[row].labels), **own, **leads[lead]})
+            for row, lead in zip(self.rows[place // len(leads)].tolist(), (place % len(leads)).tolist(), strict=True)
+        ]
 
 
 class QualitySource(SampledSource):
-    """`{name}_sentinel_drift_mae`, `{name}_sentinel_mase` and `{name}_sentinel_coverage`; see the module."""
+    """Series of DRIFT, MASE and COVERAGE of the configured watches; threads may share it.
+
+    Labels: the series' own and sentinel_horizon, of the latter two sentinel_lead. Where two watches forecast the same
+    series for the same horizon, the first one is told of, as on /metrics.
+    """
 
     def __init__(self, store: Store, config: Callable[[], SentinelConfig]) -> None:
         self._store = store
         self._config = config
+        self._watches = Watches(store, config)
+
+    def vector(
+        self, matchers: Sequence[Matcher], times: IntArray, budget: Budget, *, timestamps: bool = False
+    ) -> Vector:
+        """Return each series' newest sample at each of these times, by look-back."""
+        asked = self._asked(matchers, int(times[0]), int(times[-1]), looking_back=True)
+        return look_back(self._read(asked, budget), times, budget, timestamps=timestamps)
 
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
-        """Return a sample for each scored step, at the time that was forecast."""
-        raise NotImplementedError
+        """Return a sample for each scored step, at its time; none where the naive forecast made no error."""
+        return self._read(self._asked(matchers, start, end), budget)
 
     def series(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> list[Labels]:
-        """Return the series of the configured watches that lived in [start, end]."""
-        raise NotImplementedError
+        """Return the series that lived in [start, end], of watches that had been scored by then."""
+        table, found = schema.series, []
+        lived = (table.c.first_seen <= end // 1000) & sa.func.coalesce(table.c.vanished_at >= start // 1000, sa.true())
+        asked = self._asked(matchers, start, end, looking_back=True)
+        with self._store.database.read() as connection:
+            for one in asked:
+                query = sa.select(table.c.fingerprint).where(table.c.watch_id == one.watch_id, lived)
+                living = np.array(connection.execute(query).scalars().all(), np.int64)
+                place = np.flatnonzero(np.repeat(np.isin(one.fingerprints, living), len(one.leads)))
+                budget.spend(len(place))
+                found += one.labels(place)
+        return found
 
     def metadata(self) -> Metadata:
         """Gauges all."""
-        raise NotImplementedError
+        watches = self._watches.load(self._store.database.change_token())
+        names = sorted({name for watch in watches for name in watch.members.names})
+        return {name + suffix: ("gauge", text.format(name=name)) for name in names for suffix, text in HELP.items()}
+
+    def _asked(self, matchers: Sequence[Matcher], start: int, end: int, *, looking_back: bool = False) -> list[_Asked]:
+        matching = language.compile(matchers)
+        others = tuple(one for one in matchers if one.label not in _OWN_LABELS)
+        config = self._config()
+        token = self._store.database.change_token()
+        with self._store.database.read() as connection:
+            states = watch_store.states(connection)
+        configured = {states[watch.slug].watch_id: watch for watch in config.watches if watch.slug in states}
+        oldest = parse_duration(config.forecast_retention)
+        found: list[_Asked] = []
+        taken: dict[tuple[str, str], IntArray] = {}
+        for watch in self._watches.load(token):
+            mine = configured.get(watch.id)
+            if mine is None or not matching.of_label("sentinel_horizon", watch.horizon):
+                continue
+            scored = states[mine.slug].scored_until
+            if scored is None:
+                continue
+            back = (mine.step_seconds * 1000 + LOOKBACK) if looking_back else 0
+            until = min(end // 1000, scored)
+            begin = max((start - back) // 1000, until - oldest)
+            if begin > until:
+                continue
+            for name in sorted(watch.members.names):
+                suffixes = [suffix for suffix in HELP if matching.of_name(name + suffix)]
+                if not suffixes:
+                    continue
+                rows = watch.members.rows(name, others, matching)
+                fingerprints, earlier = watch.members.fingerprints[rows], taken.get((name, watch.horizon))
+                if earlier is not None:
+                    rows = rows[~np.isin(fingerprints, earlier)]
+                    fingerprints = np.concatenate([earlier, fingerprints])
+                taken[name, watch.horizon] = fingerprints
+                for suffix in suffixes:
+                    leads = _leads(mine, matching, suffix)
+                    if len(rows) and leads:
+                        found.append(_Asked(watch.id, mine, begin, until, watch.members, name, suffix, rows, leads))
+        return found
+
+    def _read(self, asked: Sequence[_Asked], budget: Budget) -> Samples:
+        return joined(
+            [self._drift(one, budget) if one.suffix == DRIFT else self._by_lead(one, budget) for one in asked]
+        )
+
+    def _drift(self, asked: _Asked, budget: Budget) -> Samples:
+        """As the pipeline judges: of each version by itself, whatever was scored of another in between."""
+        step, fingerprints = asked.config.step_seconds, asked.fingerprints
+        budget.spend(4 * len(fingerprints) * len(grid(asked.first, asked.until, step)))
+        few = fingerprints if len(fingerprints) <= _FEW else None
+        scores = forecast_store.read_scores(self._store, step, asked.first, asked.until, fingerprints=few)
+        unit = "mae" if asked.config.drift_unit == "mae" else "scaled"
+        row, mine = _rows(fingerprints, scores["fp"])
+        mine &= (scores["watch"] == asked.watch_id) & np.isfinite(scores[unit])
+        row, ts, version, errors = row[mine], scores["ts"][mine], scores["version"][mine], scores[unit][mine]
+        order = np.lexsort((ts, version, row))
+        row, ts, version = row[order], ts[order], version[order]
+        group = np.cumsum(np.append(False, (row[1:] != row[:-1]) | (version[1:] != version[:-1])))[: len(row)]
+        (mean,) = rolling_means(group, ts // step, asked.config.drift_window, errors[order])
+        again = np.lexsort((ts, row))
+        return _samples(asked, row[again], ts[again], mean[again])
+
+    def _by_lead(self, asked: _Asked, budget: Budget) -> Samples:
+        config, step = asked.config, asked.config.step_seconds
+        times = grid(asked.first, asked.until, step)
+        shape = len(asked.rows), len(asked.leads), len(times)
+        back = _cycle(config, max(asked.leads)) if asked.suffix == MASE else 0
+        budget.spend(6 * shape[0] * shape[1] * shape[2] + 3 * shape[0] * back)
+        window = windows_store.read_window(
+            self._store, step, asked.fingerprints, asked.first - back * step, asked.until
+        )
+        actual = window.values[:, None, back:]
+        if asked.suffix == MASE:
+            (mean,) = self._forecasts(asked, times, shape, ("mean",))
+            judged = [np.abs(actual - mean), np.abs(actual - _naive(window, config, asked.leads, back))]
+        else:
+            lower, upper = self._forecasts(asked, times, shape, ("lower", "upper"))
+            known = np.isfinite(actual) & np.isfinite(lower) & np.isfinite(upper)
+            judged = [np.where(known, (actual >= lower) & (actual <= upper), np.nan)]
+        budget.check()
+        scored = np.logical_and.reduce([np.isfinite(one) for one in judged]).reshape(-1, shape[2])
+        row, column = np.nonzero(scored)
+        means = rolling_means(row, column, config.drift_window, *(one.reshape(scored.shape)[scored] for one in judged))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = means[0] / means[1] if asked.suffix == MASE else means[0]
+        known = np.isfinite(values)
+        return _samples(asked, row[known], times[column[known]], values[known])
+
+    def _forecasts(
+        self, asked: _Asked, times: IntArray, shape: tuple[int, int, int], quantities: Sequence[str]
+    ) -> list[FloatArray]:
+        """Live forecasts [series, leads, times] of each quantity; NaN where there is none."""
+        fingerprints, step = asked.fingerprints, asked.config.step_seconds
+        found = [np.full(shape, np.nan) for _ in quantities]
+        if not len(times):
+            return found
+        where = f"watch = {asked.watch_id} and mode = {LIVE} and ts between {times[0]} and {times[-1]}"
+        where += f" and lead in ({', '.join(map(str, asked.leads))})"
+        if len(fingerprints) <= _FEW:
+            where += f" and fp in ({', '.join(map(str, fingerprints.tolist()))})"
+        segments = self._store.segments
+
+        def read(some: list[Segment]) -> Columns:
+            return segments.read(some, ("fp", "ts", "lead", *quantities), where)
+
+        rows = segments.live("forecasts", str(step), int(times[0]), int(times[-1]), read)
+        row, mine = _rows(fingerprints, rows["fp"])
+        at = row[mine], np.searchsorted(asked.leads, rows["lead"][mine]), (rows["ts"][mine] - times[0]) // step
+        for quantity, matrix in zip(quantities, found, strict=True):
+            matrix[at] = rows[quantity][mine]  # the last row wins where a forecast was issued again
+        return found
+
+
+def rolling_means(group: IntArray, place: IntArray, window: int, *values: FloatArray) -> list[FloatArray]:
+    """Mean [N] of the last `window` values of the same group, up to each and no further back than 2 * window places.
+
+    group, place: [N], sorted by group, then place; values: finite
+
+    >>> rolling_means(np.array([0, 0, 0, 1]), np.array([1, 2, 9, 9]), 2, np.array([1.0, 3.0, 5.0, 7.0]))
+    [array([1., 2., 5., 7.])]
+    """
+    index = np.arange(len(group))
+    span = int(place.max(initial=0)) + 2 * window + 1
+    key = group * span + place
+    length = np.minimum(index - np.searchsorted(key, key - 2 * window + 1), window - 1) + 1
+    means = []
+    for sums in values:  # of 1, 2, 4, … values: differences of running totals would lose what is small beside the great
+        total, end, size = np.zeros(len(sums)), index.copy(), 1
+        while size <= window:
+            part = (length & size).astype(bool)
+            total[part] += sums[end[part]]
+            end[part] -= size
+            sums = np.concatenate([sums[:size], sums[size:] + sums[:-size]])
+            size *= 2
+        means.append(total / length)
+    return means
+
+
+def _duration(config: WatchConfig, lead: int) -> str:
+    return format_duration(lead * config.step_seconds)
+
+
+def _leads(config: WatchConfig, matching: Matching, suffix: str) -> tuple[int, ...]:
+    """The leads that are asked for; of DRIFT, which has no such label, one that stands for none."""
+    if suffix == DRIFT:
+        return (0,) if matching.of_label("sentinel_lead", "") else ()
+    leads = range(1, config.horizon_steps + 1)
+    return tuple(lead for lead in leads if matching.of_label("sentinel_lead", _duration(config, lead)))
+
+
+def _rows(fingerprints: IntArray, wanted: IntArray) -> tuple[IntArray, BoolArray]:
+    """Index of each of the wanted in ascending fingerprints, and whether it is really there."""
+    row = np.minimum(np.searchsorted(fingerprints, wanted), len(fingerprints) - 1)
+    return row, fingerprints[row] == wanted
+
+
+def _cycle(config: WatchConfig, lead: int) -> int:
+    """Steps in as many days as are over at the origin of a forecast of this lead."""
+    days = -(-lead * config.step_seconds // DAY_SECONDS)
+    return days * DAY_SECONDS // config.step_seconds
+
+
+def _naive(window: Window, config: WatchConfig, leads: Sequence[int], back: int) -> FloatArray:
+    """What a seasonal naive forecast would have said for all but the first `back` steps [n, leads, T - back].
+
+    The value of a day before (of more days where one was not over yet), else the last one known to the forecast.
+    """
+    steps = np.arange(len(window.timestamps))
+    newest = np.maximum.accumulate(np.where(np.isfinite(window.values), steps, 0), axis=1)
+    known = np.take_along_axis(window.values, newest, axis=1)
+    end, naive = len(steps), []
+    for lead in leads:
+        last, cycle = known[:, back - lead : end - lead], _cycle(config, lead)
+        before = window.values[:, back - cycle : end - cycle]
+        seasonal = np.isfinite(before) & (DAY_SECONDS % config.step_seconds == 0)
+        naive.append(np.where(seasonal, before, last))
+    return np.stack(naive, axis=1)
+
+
+def _samples(asked: _Asked, row: IntArray, ts: IntArray, values: FloatArray) -> Samples:
+    """Values by series (and lead) and time, in this order; those before `asked.start` only led to the first ones."""
+    wanted = ts >= asked.start
+    row, ts, values = row[wanted], ts[wanted], values[wanted]
+    found, lengths = np.unique(row, return_counts=True)
+    return Samples(
+        tuple(asked.labels(found)),
+        np.concatenate([[0], np.cumsum(lengths)]),
+        ts * 1000,
+        values,
+        np.full(len(found), asked.lookback),
+    )
