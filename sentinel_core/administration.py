@@ -313,7 +313,7 @@ def projects_of(backend: "Backend") -> dict[int, str]:
     from sentinel_core.storage import model_store
 
     with backend.store.database.read() as connection:
-        return {project.id: project.name for project in model_store.projects(connection)}
+        return model_store.project_names(connection)
 
 
 def project_id_of(backend: "Backend", name: str) -> int:

@@ -196,7 +196,7 @@ class EventWriter:
 
     def _name_projects(self, connection: sa.Connection) -> None:
         """Know what projects are called; where one is renamed counting begins anew, as another may take its name."""
-        names = {project.id: project.name for project in model_store.projects(connection)}
+        names = model_store.project_names(connection)
         if any(names.get(one) != name for one, name in self._projects.items()):
             self._metrics.events.clear()
         self._projects = names

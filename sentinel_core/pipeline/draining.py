@@ -16,7 +16,7 @@ from sentinel_core.pipeline.context import Context, persistently
 from sentinel_core.pipeline.reports import DrainReport
 from sentinel_core.pipeline.windowing import Content
 from sentinel_core.storage import event_log, event_store, model_store
-from sentinel_core.storage.model_store import BaselineRow, MonitoredModel
+from sentinel_core.storage.model_store import BaselineRow
 from sentinel_core.storage.segments import Pending
 from sentinel_core.windows import IntArray
 
@@ -71,7 +71,7 @@ def _chunk(context: Context, after: int, done: _Done) -> int | None:
             return None
         progress = model_store.progress(conn)
         models = {one.id: one for one in model_store.models(conn)}
-        projects = {one.id: one.name for one in model_store.projects(conn)}
+        projects = model_store.project_names(conn)
         baselines = model_store.current_baselines(conn)
     good: dict[int, EventColumns] = {}
     for row in rows:
@@ -110,7 +110,7 @@ def _chunk(context: Context, after: int, done: _Done) -> int | None:
         events=len(found), duplicates=duplicates, dropped=dropped, log_rows=len(good), late_hours=len(late)
     )
     done.hours.update(_tally(hour))
-    done.new_models += [_name(models[one], projects) for one, *_ in per_model if not models[one].events]
+    done.new_models += [models[one].full_name(projects) for one, *_ in per_model if not models[one].events]
     return rows[-1].id
 
 
@@ -181,7 +181,3 @@ def _texts(events: EventColumns) -> dict[int, dict[int, str]]:
 def _tally(hour: IntArray) -> dict[int, int]:
     hours, count = np.unique(hour, return_counts=True)
     return dict(zip(hours.tolist(), count.tolist(), strict=True))
-
-
-def _name(model: MonitoredModel, projects: Mapping[int, str]) -> str:
-    return f"{projects[model.project_id]}/{model.name}"

@@ -162,8 +162,8 @@ class Engine:
     def model_names(self) -> list[str]:
         """Every model in production, as "<project>/<name>"."""
         with self.store.database.read() as conn:
-            projects = {one.id: one.name for one in model_store.projects(conn)}
-            return [f"{projects[one.project_id]}/{one.name}" for one in model_store.models(conn)]
+            projects = model_store.project_names(conn)
+            return [one.full_name(projects) for one in model_store.models(conn)]
 
     def deliver(self) -> DeliveryReport:
         """See `delivering.deliver`."""

@@ -139,7 +139,7 @@ def evaluate(
         context.flush(conn)
     with context.store.database.read() as conn:
         newest = told.found if wanted else _newest(conn)
-        projects = _projects(conn)
+        projects = model_store.project_names(conn)
     return EvaluationReport(
         hours=tuple(reports),
         late_evaluations=again,
@@ -160,7 +160,7 @@ def _replayed(context: Context, start: int, end: int) -> EvaluationReport:
             by_hour[hour][one.assessment.state.name.lower()] += 1
             newest[one.judged.model.id] = one.judged.model, one.assessment
     with context.store.database.read() as conn:
-        projects = _projects(conn)
+        projects = model_store.project_names(conn)
     return EvaluationReport(
         hours=tuple(HourReport(hour, states.total(), dict(states), 0, {}) for hour, states in by_hour.items()),
         mode="replay",
@@ -197,7 +197,7 @@ def _chunk(context: Context, models: Sequence[MonitoredModel], hour: int, last: 
     pending = event_store.write_psi(store, hour_seconds, psi_rows(evaluated, hour, LIVE), now)
     with store.database.read() as conn:
         current = incidents.current(conn, hour, hour_seconds=hour_seconds)
-        projects = _projects(conn)
+        projects = model_store.project_names(conn)
     kept = freeze(store, consequences.opening(evaluated, current), hour, hour_seconds)
     with store.database.write() as conn:
         model_store.advance(conn, progress, hour if last else None)
@@ -207,7 +207,7 @@ def _chunk(context: Context, models: Sequence[MonitoredModel], hour: int, last: 
     told.found += found
     told.states.update(_tally(found))
     told.steps.update(one.step for one in written)
-    names = {one.id: f"{projects[one.project_id]}/{one.name}" for one in standing.models}
+    names = {one.id: one.full_name(projects) for one in standing.models}
     told.changes += [_new_baseline(one, names[one.model.id], hour) for one in made]
     told.changes += [_change(one, names[one.incident.model_id or 0], hour) for one in written]
 
@@ -241,10 +241,6 @@ def _newest(conn: sa.Connection) -> list[tuple[MonitoredModel, Assessment]]:
     return [(one, Assessment.from_json(states[one.id].assessment)) for one in models]
 
 
-def _projects(conn: sa.Connection) -> dict[int, str]:
-    return {one.id: one.name for one in model_store.projects(conn)}
-
-
 def _tally(found: Iterable[tuple[MonitoredModel, Assessment]]) -> dict[str, int]:
     return dict(Counter(assessment.state.name.lower() for _, assessment in found))
 
@@ -257,7 +253,7 @@ def _worst(
         worst = assessment.worst
         if worst is not None and worst.psi is not None and worst.adjusted is not None:
             settings = model.monitor_config(context.config.monitoring)
-            name, state = f"{projects[model.project_id]}/{model.name}", assessment.state.name.lower()
+            name, state = model.full_name(projects), assessment.state.name.lower()
             scores.append(ModelScore(name, state, worst.psi, worst.adjusted, settings.warn, settings.critical))
     return tuple(sorted(scores, key=lambda one: -one.adjusted)[:WORST])
 

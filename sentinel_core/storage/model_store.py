@@ -49,6 +49,10 @@ class MonitoredModel:
     revision: int
     created_at: float
 
+    def full_name(self, projects: Mapping[int, str]) -> str:
+        """What people call it: "<project>/<name>"; projects: their names by id."""
+        return f"{projects[self.project_id]}/{self.name}"
+
     def monitor_config(self, defaults: MonitorConfig) -> MonitorConfig:
         """The settings that this model is evaluated with: the configuration's, less what is its own.
 
@@ -100,6 +104,11 @@ class BaselineRow:
 def projects(connection: sa.Connection) -> list[Project]:
     """Return every project by id."""
     return [Project(**row._mapping) for row in connection.execute(sa.select(schema.projects).order_by("id"))]
+
+
+def project_names(connection: sa.Connection) -> dict[int, str]:
+    """Return what every project is called, by id."""
+    return {one.id: one.name for one in projects(connection)}
 
 
 def project(connection: sa.Connection, project_id: int) -> Project | None:

@@ -135,7 +135,7 @@ def test_a_key_of_every_project(browser: Browser, world: World) -> None:
         visitor.page.fill("#key-name", "grafana")
         visitor.page.get_by_label("send events (ingest)").uncheck()
         visitor.page.get_by_label("read the API (read)").check()
-        visitor.page.get_by_label("Project").select_option("every")
+        visitor.page.locator("#key-project").select_option("every")
         visitor.page.get_by_role("button", name="Make the key").click()
         headers = {"authorization": f"Bearer {visitor.text('#fresh-key')}"}
         assert application.get("/v1/projects", headers=headers).json()["items"]
