@@ -32,6 +32,7 @@ from sentinel_core.errors import SentinelError, explain
 from sentinel_core.promql import answer
 from sentinel_core.promql.errors import QueryError, QueryTimeoutError, TooBusyError
 from sentinel_core.promql.limits import Budget
+from sentinel_core.query.actuals import ActualSource
 from sentinel_core.query.forecasts import ForecastSource
 from sentinel_core.query.own_metrics import STEP_SECONDS, OwnMetrics
 from sentinel_core.query.production import ProductionSource
@@ -84,6 +85,7 @@ class QueryApi:
         self._sources = Sources(
             forecasts=ForecastSource(services.store, services.config),
             quality=QualitySource(services.store, services.config),
+            actuals=ActualSource(services.store, services.config, services.now),
             production=lambda projects: [ProductionSource(services.store, services.config, services.now, projects)],
             own=self._own,
             upstream=self._upstreams.current,

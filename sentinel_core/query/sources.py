@@ -32,8 +32,9 @@ from sentinel_core.windows import IntArray
 
 OF_FORECASTS = r".+_sentinel_predicted(_lower|_upper)?"
 OF_QUALITY = r".+_sentinel_(drift_mae|mase|coverage)"
+OF_ACTUALS = r".+_sentinel_actual"
 OF_SENTINEL = r"sentinel_.*"
-_OURS = f"{OF_SENTINEL}|{OF_FORECASTS}|{OF_QUALITY}"  # as re2 reads it too
+_OURS = f"{OF_SENTINEL}|{OF_FORECASTS}|{OF_QUALITY}|{OF_ACTUALS}"  # as re2 reads it too
 _ALWAYS = 2**52  # ms: later than every sample
 
 Selectors = Sequence[Sequence[Matcher]]
@@ -66,6 +67,7 @@ class Sources:
 
     forecasts: OurSource
     quality: OurSource
+    actuals: OurSource
     production: Callable[[frozenset[str] | None], Sequence[OurSource]]
     own: OurSource
     upstream: Callable[[], Upstream | None]
@@ -75,8 +77,8 @@ class Sources:
         production = [(OF_SENTINEL, source) for source in self.production(projects)]
         if projects is not None:
             return View(production, None)
-        others = [(OF_FORECASTS, self.forecasts), (OF_QUALITY, self.quality), (OF_SENTINEL, self.own)]
-        return View([*others, *production], self.upstream())
+        others = [(OF_FORECASTS, self.forecasts), (OF_QUALITY, self.quality), (OF_ACTUALS, self.actuals)]
+        return View([*others, (OF_SENTINEL, self.own), *production], self.upstream())
 
 
 class View:
