@@ -11,6 +11,7 @@ from sentinel_core.monitoring.monitor import State, Verdicts
 from sentinel_core.windows import FloatArray
 
 OUTPUTS = ("score", "number", "label")  # by their stored number
+LABEL = OUTPUTS.index("label")
 WORST_LAST = (State.NO_DATA, State.INSUFFICIENT_DATA, State.OK, State.WARNING, State.CRITICAL)
 
 

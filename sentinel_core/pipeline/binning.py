@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sentinel_core.config import MonitorConfig
 from sentinel_core.incidents.lifecycle import SENTINEL
 from sentinel_core.monitoring import monitor
-from sentinel_core.monitoring.assessment import OUTPUTS
+from sentinel_core.monitoring.assessment import LABEL, OUTPUTS
 from sentinel_core.monitoring.histograms import WIDTH, Bins, HourlyCounts, fit_bins, hourly_counts
 from sentinel_core.monitoring.monitor import HISTORY_DAYS, WEEK
 from sentinel_core.pipeline.freezing import Kept, listed
@@ -24,7 +24,6 @@ BoolArray = NDArray[np.bool_]
 Part = tuple[int, HourlyCounts]  # output, its counts
 
 FAR = 2**62
-LABEL = OUTPUTS.index("label")
 
 
 @dataclass(frozen=True)

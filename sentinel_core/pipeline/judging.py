@@ -9,13 +9,12 @@ import sqlalchemy as sa
 from sentinel_core.config import MonitorConfig, SentinelConfig
 from sentinel_core.incidents import store as incidents
 from sentinel_core.incidents.lifecycle import Incident
-from sentinel_core.monitoring.assessment import OUTPUTS
+from sentinel_core.monitoring.assessment import LABEL
 from sentinel_core.pipeline.freezing import Kept
 from sentinel_core.pipeline.windowing import Content, Judged, Span
 from sentinel_core.storage import model_store
 from sentinel_core.storage.model_store import BaselineRow, MonitoredModel
 
-LABEL = OUTPUTS.index("label")
 _MOST_INCIDENTS = 100_000
 
 

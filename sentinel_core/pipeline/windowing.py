@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sentinel_core.config import MonitorConfig
 from sentinel_core.monitoring import monitor
-from sentinel_core.monitoring.assessment import Assessment, describe
+from sentinel_core.monitoring.assessment import OUTPUTS, Assessment, describe
 from sentinel_core.monitoring.histograms import WIDTH, Bins
 from sentinel_core.monitoring.monitor import HISTORY_DAYS, WEEK, Settings, Verdicts
 from sentinel_core.pipeline.freezing import Kept, listed, stacked
@@ -23,7 +23,7 @@ from sentinel_core.windows import FloatArray, IntArray
 
 DAY_HOURS = 24
 REACH_HOURS = HISTORY_DAYS * DAY_HOURS  # the past that a verdict looks at
-OUTPUTS = 3  # score, number, label
+_OUTPUTS = len(OUTPUTS)
 Span = tuple[int, int]  # [t0, t1), unix seconds
 
 
@@ -194,10 +194,10 @@ def _grouped(judged: Sequence[Judged], per_day: int, sums: BlockSums, hour: int,
     rows = [(place, output) for place, one in enumerate(judged) for output in sorted(one.content.outputs)]
     depth = HISTORY_DAYS * per_day
     blocks = np.zeros((len(rows), depth, WIDTH))
-    keys = np.array([judged[place].model.id * OUTPUTS + output for place, output in rows], np.int64)
+    keys = np.array([judged[place].model.id * _OUTPUTS + output for place, output in rows], np.int64)
     if len(keys) and len(sums.model):
         order = np.argsort(keys)
-        wanted = sums.model * OUTPUTS + sums.output
+        wanted = sums.model * _OUTPUTS + sums.output
         at = np.minimum(np.searchsorted(keys[order], wanted), len(keys) - 1)
         target = order[at]
         mine = (keys[target] == wanted) & (sums.age < depth)
@@ -293,8 +293,8 @@ class Counted:
         place = place[use]
         age = (hour - 1 - self.hour[use]) // lengths[place]
         depth = int(age.max(initial=0)) + 1
-        key = (place * OUTPUTS + self.output[use]) * depth + age
+        key = (place * _OUTPUTS + self.output[use]) * depth + age
         found, row = np.unique(key, return_inverse=True)
         counts = np.zeros((len(found), WIDTH))
         np.add.at(counts, row, self.counts[use])
-        return BlockSums(ids[found // depth // OUTPUTS], found // depth % OUTPUTS, found % depth, counts)
+        return BlockSums(ids[found // depth // _OUTPUTS], found // depth % _OUTPUTS, found % depth, counts)
