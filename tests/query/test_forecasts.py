@@ -77,9 +77,16 @@ def asked(fleet_source: ForecastSource, selector: Sequence[Matcher], at: np.ndar
 
 
 def slowly(
-    fleet: Fleet, watch: WatchConfig, series: Sequence[Series], at: np.ndarray, lead: int = 0, origin: int | None = None,
-    marks: Mapping[str, str] = {}, suffix: str = "", quantity: str = "mean",
-) -> Seen:  # fmt: skip
+    fleet: Fleet,
+    watch: WatchConfig,
+    series: Sequence[Series],
+    at: np.ndarray,
+    lead: int = 0,
+    origin: int | None = None,
+    marks: Mapping[str, str] = {},
+    suffix: str = "",
+    quantity: str = "mean",
+) -> Seen:
     """The same, forecast by forecast."""
     by_fingerprint = {one.fingerprint: one for one in series}
     columns = forecast_store.read_forecasts(fleet.store, watch.step_seconds, watch_ids=[fleet.id(watch)])
@@ -135,7 +142,7 @@ class World:
             if chance[3] < 0.1:
                 self.version += 1
                 parts.append(self.columns())  # promoted: issued again
-        for some in ([part for part in parts[:-1]], parts[-1:]):
+        for some in (parts[:-1], parts[-1:]):
             if some:
                 columns = {name: np.concatenate([part[name] for part in some]) for name in some[0]}
                 self.commit(columns)
