@@ -47,7 +47,6 @@ BODY_SECONDS = 30.0  # a form that has not come by then does not come
 SEND_SECONDS = 30.0  # a client that takes no megabyte in that time takes no more
 WAITING_PER_THREAD = 16  # queries that wait: a dashboard sends dozens at once
 PIECE_BYTES = 1 << 20  # of an answer that are sent at once
-GZIP_FROM = 1_024  # bytes: below, compressing costs more than it saves
 _GZIP_LEVEL, _GZIP_FORMAT = 1, 31
 
 
@@ -181,19 +180,15 @@ class _Upstreams:
 
 
 class _Compress:
-    """Turns pieces into gzip where it is wanted and worth it."""
+    """Turns pieces into one member of gzip where that is wanted."""
 
     def __init__(self, wanted: bool) -> None:
-        self._wanted = wanted
-        self._engine: Any = None
-        self.headers = {"vary": "Accept-Encoding"}
+        self._engine: Any = isal_zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_FORMAT) if wanted else None
+        self.headers = {"vary": "Accept-Encoding"} | ({"content-encoding": "gzip"} if wanted else {})
 
     def __call__(self, data: bytes, last: bool) -> bytes:
         if self._engine is None:
-            if not self._wanted or (last and len(data) < GZIP_FROM):
-                return data
-            self._engine = isal_zlib.compressobj(_GZIP_LEVEL, wbits=_GZIP_FORMAT)
-            self.headers["content-encoding"] = "gzip"
+            return data
         out: bytes = self._engine.compress(data)
         return out + self._engine.flush() if last else out
 
