@@ -41,12 +41,13 @@ def combine(node: Binary, left: Scalar | Vector, right: Scalar | Vector, budget:
     if isinstance(left, Vector) and isinstance(right, Vector):
         of_two = _set if node.operator in ("and", "or", "unless") else _paired
         return of_two(node, left, right, budget)
-    values, kept = _elements(node, left.values, right.values, left.values if isinstance(left, Vector) else right.values)
     vector = left if isinstance(left, Vector) else right
+    budget.spend(vector.values.size)
+    values, kept = _elements(node, left.values, right.values, vector.values)
     if isinstance(vector, Scalar):
         return Scalar(values)
-    budget.spend(vector.values.size)
-    return Vector(vector.labels, values, vector.present & kept, vector.nameless | _drops_name(node))
+    drops_name = node.bool or node.operator in ARITHMETIC
+    return Vector(vector.labels, values, vector.present & kept, vector.nameless | drops_name)
 
 
 def negate(value: Scalar | Vector, budget: Budget) -> Scalar | Vector:
@@ -55,10 +56,6 @@ def negate(value: Scalar | Vector, budget: Budget) -> Scalar | Vector:
     if isinstance(value, Scalar):
         return Scalar(-value.values)
     return Vector(value.labels, -value.values, value.present, np.ones(len(value.labels), bool))
-
-
-def _drops_name(node: Binary) -> bool:
-    return node.bool or node.operator in ARITHMETIC
 
 
 def _elements(node: Binary, left: FloatArray, right: FloatArray, filtered: FloatArray) -> tuple[FloatArray, BoolArray]:

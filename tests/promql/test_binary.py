@@ -303,6 +303,16 @@ def test_nothing_pairs_with_nothing() -> None:
     assert shown(run("or", Vector.empty(2), vector)) == {labelled("x"): [1, 2]}
 
 
+def test_every_operator_pays_for_its_result() -> None:
+    """Before it is made."""
+    vector = series((labelled("x"), [1, 2, 3]))
+    for operator, right in (("+", Scalar(np.ones(3))), ("+", vector), ("or", vector)):
+        with pytest.raises(ExecutionError, match="too many samples"):
+            combine(Binary(operator, SELECTOR, SELECTOR), vector, right, Budget(cells=2))
+    with pytest.raises(ExecutionError, match="too many samples"):
+        negate(vector, Budget(cells=2))
+
+
 def test_pairs_are_paid_for_before_they_are_made() -> None:
     """A million of them, of a thousand series on each side that are never there at once, are too many."""
     many = Vector.of([labelled("x", i=str(i)) for i in range(1000)], np.eye(1000), np.eye(1000, dtype=bool))
