@@ -16,9 +16,9 @@ from sentinel_core.errors import ConflictError, NotFoundError
 from sentinel_core.incidents import store
 from sentinel_core.incidents.lifecycle import Incident, Step, Subject, Transition
 from sentinel_core.storage import schema
+from sentinel_core.storage.statements import in_lists
 
 LEASE_SECONDS = 30.0  # more than one attempt may take, by far
-_IN_LIST = 1000  # values in one IN (…): far below SQLite's limit
 _ENDS = ("resolved", "accepted", "closed")
 _table = schema.deliveries
 _receivers = schema.receivers
@@ -253,7 +253,7 @@ def _claimed(connection: sa.Connection, ids: Sequence[int]) -> list[Claimed]:
         .join(projects, projects.c.id == incidents.c.project_id)
     )
     found: list[Claimed] = []
-    for start in range(0, len(ids), _IN_LIST):
-        query = sa.select(*columns).select_from(joined).where(_table.c.id.in_(ids[start : start + _IN_LIST]))
+    for some in in_lists(ids):
+        query = sa.select(*columns).select_from(joined).where(_table.c.id.in_(some))
         found += (Claimed(*row) for row in connection.execute(query.order_by(_table.c.id)))
     return found

@@ -21,12 +21,11 @@ from sentinel_core.incidents.lifecycle import (
     Transition,
 )
 from sentinel_core.storage import schema
-from sentinel_core.storage.watch_store import _insert as insert_or
+from sentinel_core.storage.statements import in_lists, insert_or
 
 _table = schema.incidents
 _transitions = schema.incident_transitions
 _deliveries = schema.deliveries
-_IN_LIST = 1000  # values in one IN (…): far below SQLite's limit
 
 
 @dataclass(frozen=True)
@@ -273,8 +272,7 @@ def forget_model(connection: sa.Connection, model_id: int) -> int:
 
 
 def _forget(connection: sa.Connection, ids: Sequence[int]) -> int:
-    for start in range(0, len(ids), _IN_LIST):
-        some = ids[start : start + _IN_LIST]
+    for some in in_lists(ids):
         for table in (_deliveries, _transitions):
             connection.execute(table.delete().where(table.c.incident_id.in_(some)))
         connection.execute(_table.delete().where(_table.c.id.in_(some)))

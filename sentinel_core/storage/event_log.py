@@ -11,9 +11,9 @@ from itertools import accumulate
 import sqlalchemy as sa
 
 from sentinel_core.storage.schema import event_log as table
+from sentinel_core.storage.statements import in_lists
 
 MAX_READ_EVENTS = 1_000_000  # of one `read`: some 40 MB of payload
-_IN_LIST = 1000
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def read(connection: sa.Connection, *, after: int = 0, max_events: int = MAX_REA
     totals = accumulate(row.events for row in sizes)
     ids = [row.id for row, total in zip(sizes, totals, strict=True) if total - row.events < max_events]
     found = []
-    for start in range(0, len(ids), _IN_LIST):
-        chosen = table.c.id.in_(ids[start : start + _IN_LIST])
+    for some in in_lists(ids):
+        chosen = table.c.id.in_(some)
         found += [LogRow(**row._mapping) for row in connection.execute(sa.select(table).where(chosen).order_by("id"))]
     return found
 
@@ -57,8 +57,8 @@ def read(connection: sa.Connection, *, after: int = 0, max_events: int = MAX_REA
 def delete(connection: sa.Connection, ids: Sequence[int]) -> int:
     """Delete rows by id; returns how many were still there: fewer than asked for means that somebody else drained."""
     deleted = 0
-    for start in range(0, len(ids), _IN_LIST):
-        deleted += connection.execute(table.delete().where(table.c.id.in_(ids[start : start + _IN_LIST]))).rowcount
+    for some in in_lists(ids):
+        deleted += connection.execute(table.delete().where(table.c.id.in_(some))).rowcount
     return deleted
 
 

@@ -15,11 +15,10 @@ from sentinel_core import validation
 from sentinel_core.config import MonitorConfig
 from sentinel_core.errors import ConfigError, ConflictError
 from sentinel_core.storage import schema
-from sentinel_core.storage.watch_store import _insert
+from sentinel_core.storage.statements import in_lists, insert_or
 
 DEFAULT_PROJECT = 1
 MAX_LABEL_NAMES = 1000  # of one model: enough to name every bin that a person will ever see
-_IN_LIST = 1000  # values in one IN (…): far below SQLite's limit
 _SETTINGS = frozenset(field.name for field in fields(MonitorConfig))
 
 
@@ -189,7 +188,7 @@ def register(
     fresh = [key for key in names if key not in found and key[0] in enabled]
     rows = [{"project_id": one, "name": name, "enabled": enabled[one], "created_at": now} for one, name in fresh]
     if rows:
-        connection.execute(_insert(connection, schema.monitored_models).on_conflict_do_nothing(), rows)
+        connection.execute(insert_or(connection, schema.monitored_models).on_conflict_do_nothing(), rows)
         found |= _named(connection, fresh)
     return found
 
@@ -273,7 +272,7 @@ def _named(connection: sa.Connection, names: Iterable[tuple[int, str]]) -> dict[
         by_project.setdefault(project_id, []).append(name)
     found: dict[tuple[int, str], MonitoredModel] = {}
     for project_id, mine in by_project.items():
-        for chunk in _chunks(mine):
+        for chunk in in_lists(mine):
             query = sa.select(table).where(table.c.project_id == project_id, table.c.name.in_(chunk))
             found |= {(project_id, row.name): _model(row) for row in connection.execute(query)}
     return found
@@ -288,7 +287,7 @@ def states(connection: sa.Connection, model_ids: Collection[int] | None = None) 
     if model_ids is None:
         rows = connection.execute(sa.select(table)).all()
     else:
-        rows = [row for chunk in _chunks(model_ids) for row in connection.execute(_of(table, chunk))]
+        rows = [row for chunk in in_lists(model_ids) for row in connection.execute(_of(table, chunk))]
     return {row.model_id: StateRow(**row._mapping) for row in rows}
 
 
@@ -302,7 +301,7 @@ def put_states(connection: sa.Connection, rows: Sequence[StateRow]) -> None:
     """Replace the newest evaluation of models."""
     if not rows:
         return
-    insert = _insert(connection, schema.monitor_states)
+    insert = insert_or(connection, schema.monitor_states)
     set_ = {name: insert.excluded[name] for name in ("hour", "state", "assessment")}
     upsert = insert.on_conflict_do_update(index_elements=["model_id"], set_=set_)
     connection.execute(upsert, [vars(row) for row in rows])
@@ -322,7 +321,7 @@ def baselines(connection: sa.Connection, model_ids: Collection[int] | None = Non
     table = schema.baselines
     if model_ids is None:
         return _baselines(connection, sa.select(table))
-    return [one for chunk in _chunks(model_ids) for one in _baselines(connection, _of(table, chunk))]
+    return [one for chunk in in_lists(model_ids) for one in _baselines(connection, _of(table, chunk))]
 
 
 def current_baselines(connection: sa.Connection, model_ids: Collection[int] | None = None) -> dict[int, BaselineRow]:
@@ -336,7 +335,7 @@ def current_baselines(connection: sa.Connection, model_ids: Collection[int] | No
     else:
         found = [
             one
-            for chunk in _chunks(model_ids)
+            for chunk in in_lists(model_ids)
             for one in _baselines(connection, query.where(table.c.model_id.in_(chunk)))
         ]
     return {one.model_id: one for one in found}
@@ -361,7 +360,7 @@ def newest_versions(connection: sa.Connection, model_ids: Collection[int]) -> di
     table = schema.baselines
     query = sa.select(table.c.model_id, sa.func.max(table.c.version)).group_by(table.c.model_id)
     found: dict[int, int] = {}
-    for chunk in _chunks(model_ids):
+    for chunk in in_lists(model_ids):
         found |= {row[0]: row[1] for row in connection.execute(query.where(table.c.model_id.in_(chunk)))}
     return found
 
@@ -388,7 +387,7 @@ def _baselines(connection: sa.Connection, query: sa.Select[Any]) -> list[Baselin
 def labels(connection: sa.Connection, model_ids: Collection[int]) -> dict[int, dict[int, str]]:
     """Return the texts of labels by model id and fingerprint."""
     found: dict[int, dict[int, str]] = {}
-    for chunk in _chunks(model_ids):
+    for chunk in in_lists(model_ids):
         for row in connection.execute(_of(schema.label_names, chunk)):
             found.setdefault(row.model_id, {})[row.label] = row.name
     return found
@@ -455,7 +454,7 @@ def add_late_hours(connection: sa.Connection, hours: Iterable[tuple[int, int]]) 
     """Note hours (model id, start) that have to be evaluated again."""
     rows = [{"model_id": model_id, "hour": hour} for model_id, hour in hours]
     if rows:
-        connection.execute(_insert(connection, schema.late_hours).on_conflict_do_nothing(), rows)
+        connection.execute(insert_or(connection, schema.late_hours).on_conflict_do_nothing(), rows)
 
 
 def clear_late_hours(connection: sa.Connection, hours: Iterable[tuple[int, int]]) -> None:
@@ -469,8 +468,3 @@ def clear_late_hours(connection: sa.Connection, hours: Iterable[tuple[int, int]]
 
 def _of(table: sa.Table, model_ids: Sequence[int]) -> sa.Select[Any]:
     return sa.select(table).where(table.c.model_id.in_(model_ids))
-
-
-def _chunks(values: Collection[Any]) -> Iterable[list[Any]]:
-    listed = list(values)
-    return (listed[start : start + _IN_LIST] for start in range(0, len(listed), _IN_LIST))

@@ -24,6 +24,7 @@ from sentinel_core.storage.database import Database
 from sentinel_core.storage.parquet import Columns, ParquetEngine
 from sentinel_core.storage.schema import segments as table
 from sentinel_core.storage.schema import watch_state
+from sentinel_core.storage.statements import in_lists
 
 DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
     "windows": {"fp": np.int64, "ts": np.int64, "v": np.float64},
@@ -88,7 +89,6 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
 ROW_GROUPS = {"windows": 122_880, "forecasts": 20_480, "scores": 122_880}
 ROW_GROUPS |= {"events": 20_480, "counts": 20_480, "psi": 20_480}
 GRACE_SECONDS = 3600.0  # a reader that listed a file has this long to open it
-_IN_LIST = 1000  # values in one IN (…): far below SQLite's limit
 _PROBED = 5  # of the newest files; one or two may be lost to a crash or to a person
 _ATTEMPTS = 5  # of a read whose files are compacted and collected under it
 
@@ -212,7 +212,7 @@ class SegmentStore:
     def drop(self, connection: sa.Connection, ids: Sequence[int], now: float) -> None:
         """Hide segments from every later listing. Raises ConflictError where one is hidden already."""
         dropped = 0
-        for chunk in _chunks(ids):
+        for chunk in in_lists(ids):
             live = table.c.id.in_(chunk) & table.c.dropped_at.is_(None)
             dropped += connection.execute(table.update().where(live).values(dropped_at=now)).rowcount
         if dropped != len(set(ids)):
@@ -298,7 +298,7 @@ class SegmentStore:
         with self.database.read() as connection:
             known = set(connection.execute(sa.select(table.c.path)).scalars())
         orphans = [name for name in aged if name not in known]
-        for chunk in _chunks(orphans):
+        for chunk in in_lists(orphans):
             claims = [_claim(name, before) for name in chunk]
             with self.database.write() as connection:  # a writer that commits later than this runs into the unique path
                 present = set(connection.execute(sa.select(table.c.path).where(table.c.path.in_(chunk))).scalars())
@@ -306,7 +306,7 @@ class SegmentStore:
                     connection.execute(table.insert(), claims)
         with self.database.read() as connection:
             dropped = connection.execute(sa.select(table.c.id, table.c.path).where(table.c.dropped_at <= before)).all()
-        for rows in _chunks(dropped):
+        for rows in in_lists(dropped):
             with self._translated():
                 self.folder.delete([row.path for row in rows])  # the file first: a row without a file is only untidy
             ids = [row.id for row in rows]
@@ -381,7 +381,3 @@ def _claim(path: str, dropped_at: float) -> dict[str, Any]:
 
 def _write(path: str, content: bytes) -> None:
     Path(path).write_bytes(content)
-
-
-def _chunks(values: Sequence[T]) -> Iterable[Sequence[T]]:
-    return (values[start : start + _IN_LIST] for start in range(0, len(values), _IN_LIST))

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 
 from sentinel_core.series import Series
 from sentinel_core.storage import schema
+from sentinel_core.storage.statements import in_lists, insert_or
 from sentinel_core.windows import IntArray
 
 Span = tuple[int, int]  # first and last timestamp of a part of the grid, both inside
 CounterKey = tuple[str, tuple[tuple[str, str], ...]]  # metric name, sorted labels
-
-_IN_LIST = 1000  # values in one IN (…): far below SQLite's limit
 
 
 @dataclass(frozen=True)
@@ -155,8 +154,8 @@ def note_errors(connection: sa.Connection, stage: str, found: Mapping[int, str |
     rows = [{"watch_id": one, "last_error": f"{stage}: {text}", "last_error_at": now} for one, text in failed]
     update_states(connection, rows)
     well = [watch_id for watch_id, text in found.items() if text is None]
-    for start in range(0, len(well), _IN_LIST):
-        mine = state.c.watch_id.in_(well[start : start + _IN_LIST]) & state.c.last_error.startswith(f"{stage}: ")
+    for some in in_lists(well):
+        mine = state.c.watch_id.in_(some) & state.c.last_error.startswith(f"{stage}: ")
         connection.execute(state.update().where(mine).values(last_error=None))
 
 
@@ -279,8 +278,8 @@ def series_of(connection: sa.Connection, watch_ids: Sequence[int], live_only: bo
     """Return the series of some watches with their labels, sorted by watch, then fingerprint."""
     table = schema.series
     members: list[Member] = []
-    for start in range(0, len(watch_ids), _IN_LIST):
-        query = sa.select(table).where(table.c.watch_id.in_(watch_ids[start : start + _IN_LIST]))
+    for some in in_lists(watch_ids):
+        query = sa.select(table).where(table.c.watch_id.in_(some))
         if live_only:
             query = query.where(table.c.vanished_at.is_(None))
         for row in connection.execute(query.order_by(table.c.watch_id, table.c.fingerprint)):
@@ -305,7 +304,7 @@ def add_series(
         for one in series
     ]
     if rows:
-        connection.execute(_insert(connection, schema.series).on_conflict_do_nothing(), rows)
+        connection.execute(insert_or(connection, schema.series).on_conflict_do_nothing(), rows)
 
 
 def mark_vanished(connection: sa.Connection, watch_id: int, fingerprints: IntArray | Sequence[int], ts: int) -> None:
@@ -348,7 +347,7 @@ def increment(connection: sa.Connection, amounts: Mapping[CounterKey, float]) ->
         for (name, labels), amount in sorted(amounts.items())
     ]
     if rows:
-        insert = _insert(connection, table)
+        insert = insert_or(connection, table)
         sum_ = table.c.value + insert.excluded.value
         connection.execute(insert.on_conflict_do_update(index_elements=["name", "labels"], set_={"value": sum_}), rows)
 
@@ -361,7 +360,7 @@ def assign(connection: sa.Connection, values: Mapping[CounterKey, float]) -> Non
         for (name, labels), value in sorted(values.items())
     ]
     if rows:
-        insert = _insert(connection, table)
+        insert = insert_or(connection, table)
         update = insert.on_conflict_do_update(index_elements=["name", "labels"], set_={"value": insert.excluded.value})
         connection.execute(update, rows)
 
@@ -370,14 +369,3 @@ def counters(connection: sa.Connection) -> dict[CounterKey, float]:
     """Return every counter."""
     rows = connection.execute(sa.select(schema.counters))
     return {(row.name, tuple(sorted(json.loads(row.labels).items()))): row.value for row in rows}
-
-
-def _insert(connection: sa.Connection, table: sa.Table) -> Any:
-    """Return an INSERT that can say ON CONFLICT, which SQLite and PostgreSQL spell alike and SQLAlchemy does not."""
-    if connection.dialect.name == "sqlite":
-        from sqlalchemy.dialects import sqlite
-
-        return sqlite.insert(table)
-    from sqlalchemy.dialects import postgresql
-
-    return postgresql.insert(table)

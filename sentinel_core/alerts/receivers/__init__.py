@@ -29,7 +29,7 @@ from sentinel_core.alerts.receivers.webhook import Webhook
 from sentinel_core.config import SentinelConfig
 from sentinel_core.errors import ConflictError, DeliveryError, InvalidError, NotFoundError
 from sentinel_core.storage import schema
-from sentinel_core.storage.watch_store import _insert as insert_or
+from sentinel_core.storage.statements import insert_or
 
 KINDS: Mapping[str, type[Receiver]] = {
     "slack": Slack,
