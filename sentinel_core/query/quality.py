@@ -4,8 +4,9 @@ A forecast is judged at the time that it was about. Everything is over the last 
 that, of which the oldest is at most twice as many steps ago, as the drift of a watch is.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import sqlalchemy as sa
@@ -34,7 +35,7 @@ HELP: Mapping[str, str] = {
     COVERAGE: "Share of {name} within the bounds of its forecasts, by lead.",
 }
 DAY_SECONDS = 86_400
-_FEW = 1_000  # fingerprints that are named when rows are read; of more all are read
+_BLOCK_CELLS = 4_000_000  # judged at once, or 0.2 GB while it lasts
 _OWN_LABELS = ("__name__", "sentinel_horizon", "sentinel_lead")
 
 
@@ -62,9 +63,24 @@ class _Asked:
         return self.members.fingerprints[self.rows]
 
     @property
+    def is_everybody(self) -> bool:
+        """Whether these are all series of the watch, so that they need not be named."""
+        return len(self.rows) == len(self.members.series)
+
+    @property
     def first(self) -> int:
         """Time of the first step that a sample may depend on."""
         return self.start - 2 * self.config.drift_window * self.config.step_seconds
+
+    @property
+    def back(self) -> int:
+        """Steps of actuals before the first one, for the naive forecast that MASE compares with."""
+        return _cycle(self.config, max(self.leads)) if self.suffix == MASE else 0
+
+    @property
+    def steps(self) -> int:
+        """Of the grid, until the last sample."""
+        return (self.until - self.first) // self.config.step_seconds + 1
 
     @property
     def lookback(self) -> int:
@@ -164,16 +180,18 @@ class QualitySource(SampledSource):
         return found
 
     def _read(self, asked: Sequence[_Asked], budget: Budget) -> Samples:
-        return joined(
-            [self._drift(one, budget) if one.suffix == DRIFT else self._by_lead(one, budget) for one in asked]
-        )
+        budget.spend(sum(2 * one.steps * len(one.rows) * len(one.leads) for one in asked))
+        parts = []
+        for one in chain.from_iterable(map(_blocks, asked)):
+            budget.check()
+            parts.append(self._drift(one) if one.suffix == DRIFT else self._by_lead(one))
+        return joined(parts)
 
-    def _drift(self, asked: _Asked, budget: Budget) -> Samples:
+    def _drift(self, asked: _Asked) -> Samples:
         """As the pipeline judges: of each version by itself, whatever was scored of another in between."""
         step, fingerprints = asked.config.step_seconds, asked.fingerprints
-        budget.spend(4 * len(fingerprints) * len(grid(asked.first, asked.until, step)))
-        few = fingerprints if len(fingerprints) <= _FEW else None
-        scores = forecast_store.read_scores(self._store, step, asked.first, asked.until, fingerprints=few)
+        some = None if asked.is_everybody else fingerprints
+        scores = forecast_store.read_scores(self._store, step, asked.first, asked.until, fingerprints=some)
         unit = "mae" if asked.config.drift_unit == "mae" else "scaled"
         row, mine = _rows(fingerprints, scores["fp"])
         mine &= (scores["watch"] == asked.watch_id) & np.isfinite(scores[unit])
@@ -185,12 +203,11 @@ class QualitySource(SampledSource):
         again = np.lexsort((ts, row))
         return _samples(asked, row[again], ts[again], mean[again])
 
-    def _by_lead(self, asked: _Asked, budget: Budget) -> Samples:
+    def _by_lead(self, asked: _Asked) -> Samples:
         config, step = asked.config, asked.config.step_seconds
         times = grid(asked.first, asked.until, step)
         shape = len(asked.rows), len(asked.leads), len(times)
-        back = _cycle(config, max(asked.leads)) if asked.suffix == MASE else 0
-        budget.spend(6 * shape[0] * shape[1] * shape[2] + 3 * shape[0] * back)
+        back = asked.back
         window = windows_store.read_window(
             self._store, step, asked.fingerprints, asked.first - back * step, asked.until
         )
@@ -202,7 +219,6 @@ class QualitySource(SampledSource):
             lower, upper = self._forecasts(asked, times, shape, ("lower", "upper"))
             known = np.isfinite(actual) & np.isfinite(lower) & np.isfinite(upper)
             judged = [np.where(known, (actual >= lower) & (actual <= upper), np.nan)]
-        budget.check()
         scored = np.logical_and.reduce([np.isfinite(one) for one in judged]).reshape(-1, shape[2])
         row, column = np.nonzero(scored)
         means = rolling_means(row, column, config.drift_window, *(one.reshape(scored.shape)[scored] for one in judged))
@@ -221,7 +237,7 @@ class QualitySource(SampledSource):
             return found
         where = f"watch = {asked.watch_id} and mode = {LIVE} and ts between {times[0]} and {times[-1]}"
         where += f" and lead in ({', '.join(map(str, asked.leads))})"
-        if len(fingerprints) <= _FEW:
+        if not asked.is_everybody:
             where += f" and fp in ({', '.join(map(str, fingerprints.tolist()))})"
         segments = self._store.segments
 
@@ -263,6 +279,15 @@ def rolling_means(group: IntArray, place: IntArray, window: int, *values: FloatA
 
 def _duration(config: WatchConfig, lead: int) -> str:
     return format_duration(lead * config.step_seconds)
+
+
+def _blocks(asked: _Asked) -> Iterator[_Asked]:
+    """The same in parts that are not too large."""
+    rows = max(1, _BLOCK_CELLS // (asked.steps + asked.back))
+    leads = max(1, _BLOCK_CELLS // (asked.steps * min(rows, len(asked.rows))))
+    for row in range(0, len(asked.rows), rows):
+        for lead in range(0, len(asked.leads), leads):
+            yield replace(asked, rows=asked.rows[row : row + rows], leads=asked.leads[lead : lead + leads])
 
 
 def _leads(config: WatchConfig, matching: Matching, suffix: str) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from sentinel_core import drift
 from sentinel_core.config import WatchConfig
 from sentinel_core.promql.errors import ExecutionError
 from sentinel_core.promql.limits import Budget
+from sentinel_core.query import quality
 from sentinel_core.query.quality import QualitySource, rolling_means
 from sentinel_core.series import Matcher, Series
 from sentinel_core.storage import forecast_store
@@ -195,13 +196,17 @@ def test_mase_and_coverage_are_those_of_a_loop(worlds) -> None:
             assert coverage[key] == pytest.approx({hours - 1 - h: a for h, (a, _) in rolled(inside, WINDOW).items()})
 
 
-def test_the_start_of_a_range_changes_no_value(worlds) -> None:
-    """What a sample depends on is read however short the range is."""
+def test_neither_the_range_nor_blocks_change_a_value(worlds, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a sample depends on is read however short the range is; what is large is judged in parts."""
     world = worlds()
     by_lead(world, 60)
-    for name in ("hits_sentinel_mase", "hits_sentinel_coverage"):
-        whole, part = world.found(name), world.found(name, hours=2)
-        for key, values in part.items():
+    world.score(SERIES[1], {hour: (float(hour), 1) for hour in range(9)})
+    names = ("hits_sentinel_mase", "hits_sentinel_coverage", "hits_sentinel_drift_mae")
+    at_once = [world.found(name) for name in names]
+    monkeypatch.setattr(quality, "_BLOCK_CELLS", 150)
+    assert [world.found(name) for name in names] == at_once
+    for name, whole in zip(names, at_once, strict=True):
+        for key, values in world.found(name, hours=2).items():
             assert values == pytest.approx({hour: whole[key][hour] for hour in range(3) if hour in whole[key]})
 
 
