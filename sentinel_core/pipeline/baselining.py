@@ -4,8 +4,9 @@ A version fixes the bins. Making one reads the events of the past once, fits the
 commits version and counts together; what is drained later is counted in them from then on.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -28,6 +29,7 @@ from sentinel_core.storage.segments import Pending
 
 Also = Callable[[sa.Connection], None]  # what a caller adds to the same transaction, an audit row for example
 
+T = TypeVar("T")
 READ_EVENTS = 2_000_000  # held at once: 70 MB, a few times over while they are sorted and counted
 DAY_SECONDS = 86_400
 
@@ -114,7 +116,7 @@ def make(context: Context, read: Progress, requests: Sequence[Request], hour: in
     """
     made: list[Made] = []
     progress = read
-    for some in _packs(requests):
+    for some in packs(sorted(requests, key=lambda one: one.model.id), lambda one: one.model.events):
         with context.store.database.read() as conn:
             newest = model_store.newest_versions(conn, [request.model.id for request in some])
         versions = [newest.get(request.model.id, 0) + 1 for request in some]
@@ -169,16 +171,16 @@ def _made(
     return rows, pending
 
 
-def _packs(requests: Sequence[Request]) -> Iterator[list[Request]]:
-    """Requests of neighbouring models, few enough that their events fit into memory."""
-    pack: list[Request] = []
-    events = 0
-    for request in sorted(requests, key=lambda one: one.model.id):
-        events += request.model.events
-        if pack and events > READ_EVENTS:
+def packs(some: Iterable[T], events: Callable[[T], int]) -> Iterator[list[T]]:
+    """Neighbours that have few enough events, which are read together, to fit into memory."""
+    pack: list[T] = []
+    total = 0
+    for one in some:
+        total += events(one)
+        if pack and total > READ_EVENTS:
             yield pack
-            pack, events = [], request.model.events
-        pack.append(request)
+            pack, total = [], events(one)
+        pack.append(one)
     if pack:
         yield pack
 

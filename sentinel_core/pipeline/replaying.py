@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from sentinel_core.monitoring.assessment import Assessment
-from sentinel_core.pipeline.baselining import READ_EVENTS
+from sentinel_core.pipeline.baselining import packs
 from sentinel_core.pipeline.binning import recount
 from sentinel_core.pipeline.context import Context, persistently
 from sentinel_core.pipeline.judging import Past
@@ -33,7 +33,7 @@ def replay(context: Context, hours: Sequence[int], mode: int) -> Iterator[tuple[
     """
     with context.store.database.read() as conn:
         models = [one for one in model_store.models(conn) if one.enabled]
-    for some in _packs(models):
+    for some in packs(models, lambda one: one.events):  # of versions that serve no more they are counted anew
         with context.store.database.read() as conn:
             past = Past(conn, context.config, some)
         wanted = {hour: past.judged(hour) for hour in hours}
@@ -131,17 +131,3 @@ def _joined(rows: Sequence[Columns]) -> Columns:
     if not rows:
         return event_store.no_psi()
     return {name: np.concatenate([one[name] for one in rows]) for name in event_store.PSI_COLUMNS}
-
-
-def _packs(models: Sequence[MonitoredModel]) -> Iterator[list[MonitoredModel]]:
-    """Models whose events fit into memory together: of versions that serve no more they are counted anew."""
-    pack: list[MonitoredModel] = []
-    events = 0
-    for model in models:
-        events += model.events
-        if pack and events > READ_EVENTS:
-            yield pack
-            pack, events = [], model.events
-        pack.append(model)
-    if pack:
-        yield pack
