@@ -6,9 +6,10 @@ segments keep the place of what is in them, so a merge changes nothing here, and
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import sqlalchemy as sa
@@ -26,6 +27,7 @@ from sentinel_core.query.forecast_matrices import (
     by_unit,
     span,
     units_of,
+    versions_in,
 )
 from sentinel_core.storage.forecast_store import LIVE
 from sentinel_core.storage.parquet import Columns
@@ -35,9 +37,13 @@ from sentinel_core.storage.store import Store
 from sentinel_core.windows import IntArray, unique
 
 LOAD_CELLS = 4_000_000  # of one reading: about 0.3 GB while it lasts
-_ATTEMPTS = 5  # of a reading whose files are compacted and collected under it
+_REMEMBERED = 256  # newest origins
+_CENSUSES = 2000  # of chunks; of 10,000 series each takes 80 KB
+_ATTEMPTS = 4  # of a reading whose files are compacted and collected under it
 _FEW = 1000  # fingerprints in one condition
 _LEAST = -(2**63)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,8 @@ class ForecastCache:
         self._chunks: OrderedDict[_Key, Chunk] = OrderedDict()  # the least lately used first
         self._bytes = 0
         self._reading = threading.Lock()
+        self._origins: dict[tuple[int, int, int], tuple[int, int | None]] = {}  # and the top of what they were found in
+        self._census: dict[tuple[int, View, int, int], tuple[int, list[tuple[int, IntArray]]]] = {}  # the same
         self._asking = threading.Lock()
         self._token: int | None = None
         self._listing = Listing(0, None, {})
@@ -124,19 +132,42 @@ class ForecastCache:
         steps = {step: _Step.of(some) for step, some in by_step.items()}
         return Listing(self._listing.generation + 1, newest, steps)
 
-    def newest_origin(self, step: int, watch: int, until: int) -> int | None:
+    def newest_origin(self, step: int, watch: int, until: int, budget: Budget) -> int | None:
         """Return the origin of a watch's newest forecast made at or before a time, unix seconds; None before all."""
-        segments = self.listing().steps.get(step, _Step.of(())).overlapping(_LEAST, until + step)
-        segments.sort(key=lambda one: one.t1, reverse=True)
-        found: int | None = None
-        sql = f"select origin from {{files}} where mode = {LIVE} and watch = {watch} and origin <= {until}"
+        return self._with_files(lambda listing: self._newest_origin(listing, step, watch, until, budget))
+
+    def _newest_origin(self, listing: Listing, step: int, watch: int, until: int, budget: Budget) -> int | None:
+        known, key = listing.steps.get(step), (step, watch, until)
+        if known is None:
+            return None
+        top, remembered = known.top(_LEAST, until + step), self._origins.get(key)
+        if remembered is not None and remembered[0] == top:
+            return remembered[1]
+        segments = sorted(known.overlapping(_LEAST, until + step), key=lambda one: one.t1, reverse=True)
+        sql = (
+            f"select max(origin) as origin from {{files}} where mode = {LIVE} and watch = {watch} and origin <= {until}"
+        )
+        sql = f"select origin from ({sql}) where origin is not null"
+        found: list[int] = []
         at, size = 0, 8
         # In a file are no later origins than a step before its last time.
-        while at < len(segments) and (found is None or found < min(until, segments[at].t1 - step)):
-            rows = self._store.segments.query(segments[at : at + size], f"{sql} order by origin desc limit 1")
-            found = max([*rows["origin"].tolist(), *([] if found is None else [found])], default=None)
+        while at < len(segments) and (not found or max(found) < min(until, segments[at].t1 - step)):
+            budget.check()
+            found += self._store.segments.query(segments[at : at + size], sql)["origin"].tolist()
             at, size = at + size, 2 * size
-        return found
+        if len(self._origins) >= _REMEMBERED:
+            self._origins.clear()
+        self._origins[key] = (top, max(found, default=None))
+        return max(found, default=None)
+
+    def _with_files(self, read: Callable[[Listing], T]) -> T:
+        """Return what is read by a listing, with a fresh one whenever a file was collected under it."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return read(self.listing(anew=attempt > 0))
+            except SegmentGoneError:
+                continue
+        return read(self.listing(anew=True))
 
     # -- blocks ----------------------------------------------------------------------------------------------------
     def read(
@@ -158,13 +189,29 @@ class ForecastCache:
             horizon = max(one.horizon_steps for one in wanted)
             low, high = max(low, view.origin // step + 1), min(high, view.origin // step + horizon + 1)
         indexes = range(low // WIDTH, -(-high // WIDTH)) if low < high else range(0)
-        for attempt in range(_ATTEMPTS):
-            try:
-                return self._find(self.listing(anew=attempt > 0), step, view, wanted, indexes, budget)
-            except SegmentGoneError:
-                if attempt == _ATTEMPTS - 1:
-                    raise
-        raise AssertionError("unreachable")
+        return self._with_files(lambda listing: self._find(listing, step, view, wanted, indexes, budget))
+
+    def census(
+        self, step: int, view: View, wanted: Wanted, first: int, last: int, budget: Budget
+    ) -> Iterator[tuple[int, IntArray]]:
+        """Yield versions and the series that have a forecast by them in the columns first … last, any of them twice.
+
+        Whole chunks are remembered, as people ask for the series of days.
+        """
+        for index in range(first // WIDTH, last // WIDTH + 1):
+            budget.check()
+            low, high = max(first, index * WIDTH), min(last, (index + 1) * WIDTH - 1)
+            known, key = self.listing().steps.get(step), (step, view, wanted.watch, index)
+            top = known.top(*span(step, index)) if known else -1
+            remembered = self._census.get(key)
+            if remembered is None or remembered[0] != top or high - low + 1 < WIDTH:
+                block = self.read(step, view, [wanted], low, high, budget)[0]
+                remembered = (top, versions_in(block, wanted.fingerprints))
+                if high - low + 1 == WIDTH:
+                    if len(self._census) >= _CENSUSES:
+                        self._census.clear()
+                    self._census[key] = remembered
+            yield from remembered[1]
 
     def _find(
         self, listing: Listing, step: int, view: View, wanted: Sequence[Wanted], indexes: range, budget: Budget

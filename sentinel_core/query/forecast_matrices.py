@@ -255,3 +255,17 @@ def look_back(block: Block, step: int, times: IntArray, lookback: int) -> Picked
         values = np.take_along_axis(block.values, at, axis=1)
         versions = np.take_along_axis(block.versions, at, axis=1)
     return Picked(values, versions, np.broadcast_to(taken / 1000, shape), np.broadcast_to(present, shape).copy())
+
+
+def versions_in(block: Block, fingerprints: IntArray) -> list[tuple[int, IntArray]]:
+    """Return each version that is in a block, with the fingerprints of the series that it has a forecast of."""
+    there = block.leads > 0
+    versions = distinct(block.versions[there])
+    return [(version, fingerprints[(there & (block.versions == version)).any(axis=1)]) for version in versions]
+
+
+def distinct(versions: NDArray[np.int32]) -> list[int]:
+    """Ascending distinct versions; usually there is one."""
+    if len(versions) and (versions == versions[0]).all():
+        return versions[:1].tolist()
+    return unique(versions.astype(np.int64)).tolist()

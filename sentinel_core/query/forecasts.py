@@ -18,12 +18,13 @@ from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.matchers import Matching
 from sentinel_core.promql.values import LOOKBACK, STALE, BoolArray, Labels, Samples, Vector
 from sentinel_core.query.forecast_cache import LOAD_CELLS, ForecastCache
-from sentinel_core.query.forecast_matrices import WIDTH, Block, Picked, View, Wanted, look_back
+from sentinel_core.query.forecast_matrices import Block, Picked, View, Wanted, distinct, look_back
 from sentinel_core.query.forecast_watches import Watch, Watches
 from sentinel_core.query.sampled import Metadata
 from sentinel_core.series import Matcher
+from sentinel_core.storage.segments import SegmentGoneError
 from sentinel_core.storage.store import Store
-from sentinel_core.windows import FloatArray, IntArray, unique
+from sentinel_core.windows import FloatArray, IntArray
 
 CACHE_BYTES = 256 * 2**20  # of forecasts kept in RAM
 HORIZON, VERSION, LEAD, ORIGIN = "sentinel_horizon", "sentinel_version", "sentinel_lead", "sentinel_origin"
@@ -99,7 +100,7 @@ class ForecastSource:
         """Return the newest sample at each of these times, by look-back of 5 minutes or one step."""
         with _answered():
             matching = language.compile(matchers)
-            groups = self._choose(matchers, matching)
+            groups = self._choose(matchers, matching, budget)
             self._warm(groups, int(times[0]) - 1, int(times[-1]), budget)
             pieces: list[_Piece] = []
             for group in groups:
@@ -119,10 +120,10 @@ class ForecastSource:
             labels: list[Labels] = []
             runs: list[tuple[IntArray, IntArray, FloatArray]] = []
             lookbacks: list[int] = []
-            groups = self._choose(matchers, matching)
+            groups = self._choose(matchers, matching, budget)
             self._warm(groups, start + 1, end, budget)
             for group in groups:
-                for one, block in self._visible(group, start + 1, end, budget, spend=True):
+                for one, block in self._visible(group, start + 1, end, budget):
                     for version in _versions(block.versions, block.leads > 0, matching):
                         at, row, column, values = _samples(block, version)
                         runs.append((row + len(labels), (column.astype(np.int64) + block.first) * one.step, values))
@@ -134,22 +135,25 @@ class ForecastSource:
         """Return the series that have a forecast for a time in [start, end]."""
         with _answered():
             matching = language.compile(matchers)
-            found: dict[Labels, None] = {}
             # Where there is a mean there are bounds: one reading does for all three.
-            groups = [
-                [replace(one, view=one.view._replace(quantity="mean")) for one in group]
-                for group in self._choose(matchers, matching)
+            chosen = [
+                replace(one, view=one.view._replace(quantity="mean"))
+                for group in self._choose(matchers, matching, budget)
+                for one in group
             ]
-            self._warm(groups, start, end, budget)
-            for group in groups:
-                low, high = self._bounds(group, start, end)
-                width = max(WIDTH, LOAD_CELLS // sum(len(one.rows) for one in group)) * group[0].step
-                for first in range(low, high + 1, width):
-                    for one, block in self._visible(group, first, min(high, first + width - 1), budget):
-                        there = block.leads > 0
-                        for version in _versions(block.versions, there, matching):
-                            at = np.flatnonzero((there & (block.versions == version)).any(axis=1))
-                            found.update(dict.fromkeys(one.labels(at, version)))
+            self._warm([chosen], start, end, budget)
+            found: dict[Labels, None] = {}
+            for one in chosen:
+                low, high = self._bounds([one], start, end)
+                first, last, wanted = -(-low // one.step), high // one.step, one.wanted
+                every = replace(wanted, fingerprints=one.watch.members.fingerprints)
+                seen: dict[int, BoolArray] = {}
+                for version, some in self._cache.census(one.watch.step_seconds, one.view, every, first, last, budget):
+                    if matching.of_label(VERSION, version_label(version)):
+                        mine = np.isin(wanted.fingerprints, some, assume_unique=True)
+                        seen[version] = seen[version] | mine if version in seen else mine
+                for version, mine in seen.items():
+                    found.update(dict.fromkeys(one.labels(np.flatnonzero(mine), version)))
             return list(found)
 
     def metadata(self) -> Metadata:
@@ -164,7 +168,7 @@ class ForecastSource:
             }
 
     # -- what a selector means -------------------------------------------------------------------------------------
-    def _choose(self, matchers: Sequence[Matcher], matching: Matching) -> list[list[_Chosen]]:
+    def _choose(self, matchers: Sequence[Matcher], matching: Matching, budget: Budget) -> list[list[_Chosen]]:
         """Return what a selector means, those together whose series may be the same, the better ones first."""
         generation = self._cache.listing().generation
         watches = self._watches.load(generation)
@@ -177,7 +181,7 @@ class ForecastSource:
         if groups is None:
             by_identity: dict[tuple[str, str, Labels], list[_Chosen]] = {}
             for watch in watches:
-                for one in self._of_watch(watch, key, matching):
+                for one in self._of_watch(watch, key, matching, budget):
                     by_identity.setdefault(one.identity, []).append(one)
             groups = list(by_identity.values())
             if len(remembered) >= _REMEMBERED:
@@ -185,7 +189,9 @@ class ForecastSource:
             remembered[key] = groups
         return groups
 
-    def _of_watch(self, watch: Watch, matchers: tuple[Matcher, ...], matching: Matching) -> Iterator[_Chosen]:
+    def _of_watch(
+        self, watch: Watch, matchers: tuple[Matcher, ...], matching: Matching, budget: Budget
+    ) -> Iterator[_Chosen]:
         if not matching.of_label(HORIZON, watch.horizon):
             return
         about_series = tuple(one for one in matchers if one.label not in _OWN)
@@ -195,11 +201,11 @@ class ForecastSource:
                     continue
                 rows = watch.members.rows(name, about_series, matching)
                 if len(rows):
-                    for view, marks in self._views(watch, quantity, matchers, matching):
+                    for view, marks in self._views(watch, quantity, matchers, matching, budget):
                         yield _Chosen(watch, name + suffix, view, rows, marks)
 
     def _views(
-        self, watch: Watch, quantity: str, matchers: Sequence[Matcher], matching: Matching
+        self, watch: Watch, quantity: str, matchers: Sequence[Matcher], matching: Matching, budget: Budget
     ) -> Iterator[tuple[View, Labels]]:
         """The views that the matchers on lead and origin mean: without these labels, unless they refuse that."""
         by_lead, by_origin = not matching.of_label(LEAD, ""), not matching.of_label(ORIGIN, "")
@@ -209,7 +215,7 @@ class ForecastSource:
             text = next((one.value for one in matchers if (one.label, one.operator) == (ORIGIN, "=")), None)
             if text is None:
                 raise NotSupportedError(f'{ORIGIN} other than by {ORIGIN}="<time>"')
-            origin = self._cache.newest_origin(watch.step_seconds, watch.id, _seconds(text))
+            origin = self._cache.newest_origin(watch.step_seconds, watch.id, _seconds(text), budget)
             if origin is not None and matching.of_label(ORIGIN, text):
                 yield View(quantity, origin=origin), ((ORIGIN, text),)
         elif by_lead:
@@ -228,6 +234,7 @@ class ForecastSource:
         width = max(1, columns * chosen.step // spacing)
         parts = []
         for start in range(0, len(times), width):
+            budget.check()
             part = times[start : start + width]
             first = (int(part[0]) - chosen.lookback) // chosen.step + 1
             block = self._read(chosen, first, int(part[-1]) // chosen.step, budget)
@@ -246,7 +253,7 @@ class ForecastSource:
         return max(start, 1000 * min(low for low, _ in spans)), min(end, 1000 * max(high for _, high in spans))
 
     def _visible(
-        self, group: Sequence[_Chosen], start: int, end: int, budget: Budget, *, spend: bool = False
+        self, group: Sequence[_Chosen], start: int, end: int, budget: Budget
     ) -> Iterator[tuple[_Chosen, Block]]:
         """Yield the forecasts for [start, end] (ms) but for those where a better watch has one of the same series."""
         start, end = self._bounds(group, start, end)
@@ -257,8 +264,7 @@ class ForecastSource:
             if last < first:
                 continue
             extended = first - reach // one.step
-            if spend:
-                budget.spend(len(one.rows) * (last - extended + 1))
+            budget.spend(len(one.rows) * (last - extended + 1))
             block = self._read(one, extended, last, budget)
             times = np.arange(extended, last + 1) * one.step
             for other, theirs in better:
@@ -289,7 +295,7 @@ class ForecastSource:
 def _answered() -> Iterator[None]:
     try:
         yield
-    except StoreError as error:
+    except (StoreError, SegmentGoneError) as error:
         raise TooBusyError(str(error)) from error
 
 
@@ -327,12 +333,7 @@ def _shared(one: _Chosen, other: _Chosen) -> tuple[IntArray, IntArray]:
 
 def _versions(versions: NDArray[np.int32], present: BoolArray, matching: Matching) -> list[int]:
     """The versions that are anywhere present and that a selector lets through."""
-    there = versions[present]
-    if not len(there):
-        return []
-    alike = (there == there[0]).all()
-    distinct = there[:1].tolist() if alike else unique(there.astype(np.int64)).tolist()
-    return [version for version in distinct if matching.of_label(VERSION, version_label(version))]
+    return [one for one in distinct(versions[present]) if matching.of_label(VERSION, version_label(one))]
 
 
 def _pieces(chosen: _Chosen, picked: Picked, matching: Matching, timestamps: bool) -> Iterator[_Piece]:
