@@ -1,6 +1,5 @@
 """Sentinel's metrics about itself, remembered without anybody who scrapes them."""
 
-import logging
 from dataclasses import replace
 
 import numpy as np
@@ -101,22 +100,25 @@ def test_a_clock_that_goes_back(world: World) -> None:
     assert world.raw("a") == [(0, 0.0), (15, 1.0), (20, 9.0)]
 
 
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """More series than there is room for are left out, which is said once; rows of those long gone are used again."""
-    monkeypatch.setattr(own_metrics, "KEPT", 4)
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The more series there are, the shorter is the past of each; none is left out, as counts would be wrong then."""
+    monkeypatch.setattr(own_metrics, "MOST_CELLS", 256 * 8)
     world = World()
-    world.record()
-    others = len(world.own.series([EVERYTHING], 0, 2**53, Budget()))
-    monkeypatch.setattr(own_metrics, "MOST_SERIES", others + 2)
-    with caplog.at_level(logging.WARNING):
-        world.record(a=1.0, b=2.0, c=3.0)
-        world.record(a=1.0, b=2.0, c=3.0)
-    assert world.at(30) == {"a": 1.0, "b": 2.0}
-    assert len(caplog.records) == 1
-    for _ in range(4):
-        world.record()
-    world.record(c=3.0)
-    assert world.at(105) == {"c": 3.0}
+    for value in range(10):
+        world.record(a=float(value))
+    assert world.raw("a") == [(15 * value, float(value)) for value in range(2, 10)]
+    world.record(a=10.0, **{f"x{number}": float(number) for number in range(500)})
+    assert world.raw("a") == [(15 * value, float(value)) for value in range(7, 11)]
+    assert len(world.at(150)) == 501
+
+
+def test_rows_of_series_long_gone_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Series may come and go for years without a shorter past for those that stay."""
+    monkeypatch.setattr(own_metrics, "MOST_CELLS", 256 * 8)
+    world = World()
+    for turn in range(40):
+        world.record(a=float(turn), **{f"x{turn}_{number}": 1.0 for number in range(20)})
+    assert world.raw("a") == [(15 * turn, float(turn)) for turn in range(32, 40)]
 
 
 def test_the_table_grows(world: World) -> None:
@@ -149,14 +151,17 @@ def test_everything_of_metrics_is_there() -> None:
     assert found.times.tolist() == [NOW * 1000] * len(expected)
 
 
-def test_only_some_models_are_followed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thousands of models in production leave room for the rest."""
-    monkeypatch.setattr(own_metrics, "MOST_MODELS", 2)
-    models = tuple(ModelState("default", name, True, 0, None, "none") for name in "abc")
-    world.snapshot = replace(world.snapshot, production=Production(models))
+def test_models_are_read_again_only_when_they_have_changed(world: World) -> None:
+    """Between two changes of production every record has the values of the last one."""
+    model = ModelState("default", "fraud", True, 7, None, "none")
+    world.snapshot = replace(world.snapshot, production=Production((model,)))
     world.record()
-    enabled = world.own.series([Matcher("__name__", "=", "sentinel_model_enabled")], 0, 2**53, Budget())
-    assert sorted(dict(labels)["model"] for labels in enabled) == ["a", "b"]
+    world.record()
+    world.snapshot = replace(world.snapshot, production=Production((replace(model, events=9),)))
+    world.record()
+    events = world.own.samples([Matcher("__name__", "=", "sentinel_model_events_total")], 0, 2**53, Budget())
+    assert events.labels == ((("__name__", "sentinel_model_events_total"), ("model", "fraud"), ("project", "default")),)
+    assert events.values.tolist() == [7.0, 7.0, 9.0]
 
 
 def test_metadata() -> None:
