@@ -165,7 +165,7 @@ def _nothing(args: Sequence[Argument], times: IntArray, notes: Notes) -> Vector:
 def _sort(sign: int) -> Function:
     def apply(args: Sequence[Argument], times: IntArray, notes: Notes) -> Vector:
         vector = _vector(args[0])
-        if len(times) != 1:  # the series of a range are ordered by their labels, whatever happens to them here
+        if not labelling.has_order(times, notes):
             return vector
         return vector.rows(np.argsort(sign * vector.values[:, 0], kind="stable"))  # NaN comes last
 

@@ -52,7 +52,7 @@ def sort_by_label(*, descending: bool) -> Callable[[Sequence[Argument], IntArray
 
     def apply(args: Sequence[Argument], times: IntArray, notes: Notes) -> Vector:
         vector, names = _split(args)
-        if len(times) != 1:  # the series of a range are ordered by all their labels, whatever happens to them here
+        if not has_order(times, notes):
             return vector
 
         def key(row: int) -> tuple[object, ...]:
@@ -63,6 +63,13 @@ def sort_by_label(*, descending: bool) -> Callable[[Sequence[Argument], IntArray
         return vector.rows(np.array(order, np.int64))
 
     return apply
+
+
+def has_order(times: IntArray, notes: Notes) -> bool:
+    """Whether the order of series matters: those of a range are ordered by labels, whatever sort() does."""
+    if len(times) > 1:
+        notes.warn("sort is ineffective for range queries since results are always ordered by labels", argument=0)
+    return len(times) == 1
 
 
 def _natural(text: str) -> tuple[tuple[str, int], ...]:

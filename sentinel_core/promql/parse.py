@@ -110,7 +110,7 @@ class _Conversion:
 
     def __init__(self, checked: guard.Checked, text: str) -> None:
         self._restore = checked.restore
-        self._positions = iter(positions.of_arguments(text))
+        self._positions = iter(positions.of_calls(text))
         self._operator = checked.operator
         self._ats: Iterator[str] = iter(checked.ats)  # as written, which is the order in which nodes are left
 
@@ -139,6 +139,8 @@ class _Conversion:
         if isinstance(expr, promql_parser.AggregateExpr):
             places = next(self._positions, ())
             param = None if expr.param is None else self.node(expr.param)
+            if isinstance(param, String) and str(expr.op) != "count_values":  # the parser knows not all of them
+                raise BadQueryError("parse error: expected type scalar in aggregation parameter, got string")
             return self._aggregation(expr, self.node(expr.expr), param, places)
         if isinstance(expr, promql_parser.BinaryExpr):
             left = self.node(expr.lhs)

@@ -1,4 +1,4 @@
-"""Where in a text the arguments of functions and aggregations begin, as warnings say: the parser does not tell."""
+"""Where in a text functions, aggregations and their arguments begin, as warnings say: the parser does not tell."""
 
 from sentinel_core.promql.guard import TOKEN
 
@@ -8,16 +8,17 @@ _NO_CALLS = _CLAUSES | frozenset(
 )
 
 
-def of_arguments(text: str) -> list[tuple[str, ...]]:
-    """Return "line:column" of each argument of each function and aggregation, these in the order of their names.
+def of_calls(text: str) -> list[tuple[str, ...]]:
+    """Return "line:column" of each function and aggregation and of its arguments, in the order of their names.
 
-    >>> of_arguments('quantile by (job) (2, rate(x[5m]))')
-    [('1:20', '1:23'), ('1:28',)]
+    >>> of_calls('quantile by (job) (2, rate(x[5m]))')
+    [('1:1', '1:20', '1:23'), ('1:23', '1:28')]
     """
     calls: list[list[int]] = []
-    opened: list[list[int] | None] = []  # the arguments of each open bracket, if it has any
+    opened: list[list[int] | None] = []  # what each open bracket is of, if it has arguments
     before = earlier = ""  # the last two tokens, in lower case
-    pending = False  # a clause stands between an aggregation's name and its arguments
+    start = 0  # of the last one
+    pending: int | None = None  # where the name is, while a clause stands between it and the arguments
     begins: list[int] | None = None  # what the next token is an argument of
     for token in TOKEN.finditer(text):
         if token.lastgroup == "blank":
@@ -28,20 +29,20 @@ def of_arguments(text: str) -> list[tuple[str, ...]]:
         begins = None
         if token.lastgroup == "open":
             is_word = before[:1].isalpha() or before[:1] in ("_", ":")
-            called = word == "(" and (
-                (is_word and before not in _NO_CALLS and earlier != "@") or (before == ")" and pending)
-            )
-            if called:
-                calls.append([])
-                begins, pending = calls[-1], False
+            if word == "(" and before == ")" and pending is not None:
+                calls.append([pending])
+                begins, pending = calls[-1], None
+            elif word == "(" and is_word and before not in _NO_CALLS and earlier != "@":
+                calls.append([start])
+                begins = calls[-1]
             opened.append(begins)
         elif token.lastgroup == "close":
             del opened[-1:]
         elif word == "," and opened:
             begins = opened[-1]
         elif word in _CLAUSES and (before[:1].isalpha() or before[:1] == "_"):
-            pending = True
-        earlier, before = before, word
+            pending = start
+        earlier, before, start = before, word, token.start()
     return [tuple(_shown(text, start) for start in call) for call in calls]
 
 

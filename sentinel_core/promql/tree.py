@@ -83,7 +83,9 @@ class Call:
     function: str
     args: tuple["Node", ...]
     type: Type
-    positions: tuple[str, ...] = field(default=(), compare=False, repr=False)  # "line:column" of each argument
+    positions: tuple[str, ...] = field(
+        default=(), compare=False, repr=False
+    )  # "line:column" of its name and of each argument
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Aggregation:
     param: "Node | None" = None
     labels: tuple[str, ...] = ()
     without: bool = False
-    positions: tuple[str, ...] = field(default=(), compare=False, repr=False)  # of the parameter and the expression
+    positions: tuple[str, ...] = field(default=(), compare=False, repr=False)  # likewise
     type: ClassVar[Type] = "vector"
 
 

@@ -107,17 +107,17 @@ class Notes:
 
     warnings: dict[str, None] = field(default_factory=dict)  # ordered, each once
     infos: dict[str, None] = field(default_factory=dict)
-    positions: tuple[str, ...] = ()  # "line:column" of the arguments of what is evaluated
+    positions: tuple[str, ...] = ()  # "line:column" of the function that is evaluated and of its arguments
 
     def of(self, positions: tuple[str, ...]) -> "Notes":
-        """The same notes, for whoever evaluates a function with arguments at these places."""
+        """The same notes, for whoever evaluates a function at these places."""
         return replace(self, positions=positions)
 
-    def warn(self, text: str, argument: int = 0) -> None:
-        """Something may be wrong with the answer, because of an argument."""
+    def warn(self, text: str, argument: int = 1) -> None:
+        """Something may be wrong with the answer, because of an argument; 0 is the function itself."""
         self.warnings[f"PromQL warning: {text}{self._place(argument)}"] = None
 
-    def inform(self, text: str, argument: int = 0) -> None:
+    def inform(self, text: str, argument: int = 1) -> None:
         """Something about an argument looks like a mistake."""
         self.infos[f"PromQL info: {text}{self._place(argument)}"] = None
 
