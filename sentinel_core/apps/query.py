@@ -34,10 +34,10 @@ from sentinel_core.promql.errors import QueryError, QueryTimeoutError, TooBusyEr
 from sentinel_core.promql.limits import Budget
 from sentinel_core.query.actuals import ActualSource
 from sentinel_core.query.forecasts import ForecastSource
-from sentinel_core.query.own_metrics import STEP_SECONDS, OwnMetrics
+from sentinel_core.query.own_metrics import STEP_SECONDS, ModelsOf, OwnMetrics
 from sentinel_core.query.production import ProductionSource
 from sentinel_core.query.quality import QualitySource
-from sentinel_core.query.sources import Sources
+from sentinel_core.query.sources import OurSource, Sources
 from sentinel_core.query.upstream import Upstream
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class QueryApi:
             forecasts=ForecastSource(services.store, services.config),
             quality=QualitySource(services.store, services.config),
             actuals=ActualSource(services.store, services.config, services.now),
-            production=lambda projects: [ProductionSource(services.store, services.config, services.now, projects)],
+            production=self._production,
             own=self._own,
             upstream=self._upstreams.current,
         )
@@ -124,6 +124,11 @@ class QueryApi:
             yield
         finally:
             self._under_way -= 1
+
+    def _production(self, projects: frozenset[str] | None) -> list[OurSource]:
+        services = self.services
+        models = ProductionSource(services.store, services.config, services.now, projects)
+        return [models] if projects is None else [models, ModelsOf(self._own, projects)]
 
     async def ask(self, request: Request, endpoint: str) -> Ask:
         """Read a request; QueryError and HTTPException for what is not answered."""

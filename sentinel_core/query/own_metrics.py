@@ -1,7 +1,7 @@
 """A day of Sentinel's metrics about itself, in RAM: what /metrics said every 15 s, whether it was scraped or not."""
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.matchers import Matching
 from sentinel_core.promql.values import LOOKBACK, STALE, BoolArray, Labels, Samples, is_stale
 from sentinel_core.query import production
-from sentinel_core.query.sampled import Metadata, SampledSource, named
+from sentinel_core.query.sampled import Metadata, SampledSource, joined, named
 from sentinel_core.series import Matcher
 from sentinel_core.windows import FloatArray, IntArray
 
@@ -87,6 +87,26 @@ class OwnMetrics(SampledSource):
         matching = language.compile(matchers)
         with self._lock:
             return self._ring.read(matching, start, end, budget)
+
+
+class ModelsOf(SampledSource):
+    """What of OwnMetrics is about models of some projects: all that may be seen of it by who may see no others."""
+
+    def __init__(self, own: OwnMetrics, projects: Collection[str]) -> None:
+        self._own = own
+        self._of_each = [Matcher("project", "=", name) for name in sorted(projects)]
+
+    def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
+        """As OwnMetrics."""
+        return joined([self._own.samples([*matchers, one], start, end, budget) for one in self._of_each])
+
+    def series(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> list[Labels]:
+        """As OwnMetrics."""
+        return [found for one in self._of_each for found in self._own.series([*matchers, one], start, end, budget)]
+
+    def metadata(self) -> Metadata:
+        """As OwnMetrics."""
+        return {name: told for name, told in self._own.metadata().items() if name.startswith("sentinel_model_")}
 
 
 class _Ring:

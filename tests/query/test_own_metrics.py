@@ -15,7 +15,7 @@ from sentinel_core.promql.errors import ExecutionError
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.values import is_stale
 from sentinel_core.query import own_metrics
-from sentinel_core.query.own_metrics import KEPT, OwnMetrics
+from sentinel_core.query.own_metrics import KEPT, ModelsOf, OwnMetrics
 from sentinel_core.query.production import NAMES
 from sentinel_core.series import Matcher
 
@@ -162,6 +162,23 @@ def test_models_are_read_again_only_when_they_have_changed(world: World) -> None
     events = world.own.samples([Matcher("__name__", "=", "sentinel_model_events_total")], 0, 2**53, Budget())
     assert events.labels == ((("__name__", "sentinel_model_events_total"), ("model", "fraud"), ("project", "default")),)
     assert events.values.tolist() == [7.0, 7.0, 9.0]
+
+
+def test_a_project_sees_its_models(world: World) -> None:
+    """And nothing else: neither other projects' models nor anything about the installation."""
+    models = tuple(ModelState(project, "fraud", True, 7, None, "none") for project in ("shop", "bank"))
+    world.snapshot = replace(world.snapshot, production=Production(models))
+    world.record(a=1.0)
+    shop = ModelsOf(world.own, {"shop"})
+    names = {"sentinel_model_enabled", "sentinel_model_events_total", "sentinel_model_severity"}
+    seen = [dict(labels) for labels in shop.series([EVERYTHING], 0, 2**53, Budget())]
+    assert {(one["__name__"], one["project"]) for one in seen} == {(name, "shop") for name in names}
+    shown = shop.vector([EVERYTHING], np.array([NOW * 1000]), Budget())
+    assert list(map(dict, shown.labels)) == seen
+    assert shop.series([Matcher("project", "=", "bank")], 0, 2**53, Budget()) == []
+    assert ModelsOf(world.own, set()).series([EVERYTHING], 0, 2**53, Budget()) == []
+    assert names < shop.metadata().keys()
+    assert "sentinel_gauge" not in shop.metadata()
 
 
 def test_metadata() -> None:
