@@ -6,22 +6,25 @@ together that have the same bounds.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
 from sentinel_core.promql.answer import texts
 from sentinel_core.promql.errors import NotSupportedError
 from sentinel_core.promql.matching import NAME, Groups
-from sentinel_core.promql.values import BoolArray, Labels, Notes, Scalar, Text, Vector, without
+from sentinel_core.promql.values import Labels, Notes, Scalar, Text, Vector, without
 from sentinel_core.windows import FloatArray, IntArray
 
 Argument = Scalar | Text | Vector
-# Of bounds [B], counts [N, B] and other arguments [N]: a value each, and whether counts that fall were mended.
-Compute = Callable[[FloatArray, FloatArray, Sequence[FloatArray]], tuple[FloatArray, BoolArray]]
+# Of bounds [B], counts [N, B] and other arguments [N]: a value each, and by how much counts fell [N, B], if any did.
+Compute = Callable[[FloatArray, FloatArray, Sequence[FloatArray]], tuple[FloatArray, FloatArray | None]]
 
 LABEL = "le"
 _BOUND = re.compile(r"[-+]?(\d+\.?\d*(e[-+]?\d+)?|\.\d+(e[-+]?\d+)?|inf|infinity)", re.IGNORECASE | re.ASCII)
+_RFC_3339 = "%Y-%m-%dT%H:%M:%SZ"
 _TOLERANCE = 1e-12  # of the sum of two counts: a smaller difference is rounding
 
 
@@ -31,7 +34,7 @@ def histogram_quantile(args: Sequence[Argument], times: IntArray, notes: Notes) 
     assert isinstance(quantile, Scalar)
     assert isinstance(vector, Vector)  # the parser has checked types
     check_quantile(quantile.values, notes)
-    return _of_buckets(vector, [quantile.values], notes, quantiles)
+    return _of_buckets(vector, [quantile.values], times, notes, quantiles)
 
 
 def histogram_fraction(args: Sequence[Argument], times: IntArray, notes: Notes) -> Vector:
@@ -40,7 +43,7 @@ def histogram_fraction(args: Sequence[Argument], times: IntArray, notes: Notes) 
     assert isinstance(lower, Scalar)
     assert isinstance(upper, Scalar)
     assert isinstance(vector, Vector)
-    return _of_buckets(vector, [lower.values, upper.values], notes, fractions)
+    return _of_buckets(vector, [lower.values, upper.values], times, notes, fractions)
 
 
 def check_quantile(quantile: FloatArray, notes: Notes) -> None:
@@ -49,8 +52,10 @@ def check_quantile(quantile: FloatArray, notes: Notes) -> None:
         notes.warn(f"quantile value should be between 0 and 1, got {text.decode()}")
 
 
-def quantiles(bounds: FloatArray, counts: FloatArray, params: Sequence[FloatArray]) -> tuple[FloatArray, BoolArray]:
-    """Return the value below which a share of the observations lies, and whether counts had to be mended.
+def quantiles(
+    bounds: FloatArray, counts: FloatArray, params: Sequence[FloatArray]
+) -> tuple[FloatArray, FloatArray | None]:
+    """Return the value below which a share of the observations lies, and how far counts fell that may not.
 
     bounds: float64 [B], ascending
     counts: float64 [N, B], of what is at or below each bound
@@ -62,12 +67,9 @@ def quantiles(bounds: FloatArray, counts: FloatArray, params: Sequence[FloatArra
     share = params[0]
     outside = np.where(share < 0, -np.inf, np.where(share > 1, np.inf, np.nan))
     inside = (share >= 0) & (share <= 1)
-    if bounds[-1] != np.inf:
-        return outside, np.zeros(len(counts), bool)
-    counts, mended = _rising(counts)
-    mended &= inside
-    if len(bounds) < 2:
-        return outside, mended
+    if bounds[-1] != np.inf or len(bounds) < 2:
+        return outside, None
+    counts, falls = _rising(counts)
     total = counts[:, -1]
     rank = share * total
     last = len(bounds) - 1
@@ -79,25 +81,26 @@ def quantiles(bounds: FloatArray, counts: FloatArray, params: Sequence[FloatArra
     values = start + width * ((rank - below) / (counts[every, found] - below))
     values = np.where((found == 0) & (bounds[0] <= 0), bounds[0], values)
     values = np.where(found == last, bounds[last - 1], values)
-    return np.where(inside, np.where(total == 0, np.nan, values), outside), mended
+    if falls is not None:
+        falls[~inside] = 0
+    return np.where(inside, np.where(total == 0, np.nan, values), outside), falls
 
 
-def fractions(bounds: FloatArray, counts: FloatArray, params: Sequence[FloatArray]) -> tuple[FloatArray, BoolArray]:
+def fractions(bounds: FloatArray, counts: FloatArray, params: Sequence[FloatArray]) -> tuple[FloatArray, None]:
     """Return the share of the observations between two values; shapes as of `quantiles`, params: lower and upper [N].
 
     >>> fractions(np.array([1.0, 2.0, np.inf]), np.array([[1.0, 3.0, 4.0]]), [np.array([0.5]), np.array([1.5])])[0]
     array([0.375])
     """
     lower, upper = params
-    unmended = np.zeros(len(counts), bool)
     if bounds[-1] != np.inf:
-        return np.full(len(counts), np.nan), unmended
+        return np.full(len(counts), np.nan), None
     if not (counts[:, 1:] >= counts[:, :-1]).all():
         raise NotSupportedError("histogram_fraction() of buckets whose counts fall or are NaN")
     total = counts[:, -1]
     share = (_at_or_below(bounds, counts, upper) - _at_or_below(bounds, counts, lower)) / total
     known = (total != 0) & ~np.isnan(lower) & ~np.isnan(upper)
-    return np.where(known, np.where(lower >= upper, 0.0, share), np.nan), unmended
+    return np.where(known, np.where(lower >= upper, 0.0, share), np.nan), None
 
 
 def _at_or_below(bounds: FloatArray, counts: FloatArray, values: FloatArray) -> FloatArray:
@@ -110,7 +113,8 @@ def _at_or_below(bounds: FloatArray, counts: FloatArray, values: FloatArray) -> 
     below = np.where(place > 0, counts[every, place - 1], 0.0)
     start = np.where(place > 0, bounds[place - 1], 0.0)
     end = bounds[place]
-    part = np.where(np.isinf(end), 0.0, np.clip((values - start) / (end - start), 0, 1))
+    part = np.where(np.isinf(end) | np.isneginf(values), 0.0, np.clip((values - start) / (end - start), 0, 1))
+    part[values == end] = 1.0
     here: FloatArray = below + (counts[every, place] - below) * part
     return np.where(np.isposinf(values), counts[:, -1], here)
 
@@ -127,47 +131,96 @@ def _search(counts: FloatArray, rank: FloatArray) -> IntArray:
     return low
 
 
-def _rising(counts: FloatArray) -> tuple[FloatArray, BoolArray]:
-    """Return counts [N, B] that never fall, and where one fell by more than rounding does."""
-    steps, mended = np.diff(counts, axis=1), np.zeros(len(counts), bool)
+def _rising(counts: FloatArray) -> tuple[FloatArray, FloatArray | None]:
+    """Return counts [N, B] that never fall, and how far below the one before each was where that is no rounding."""
+    steps = np.diff(counts, axis=1)
     near = _TOLERANCE * (np.abs(counts[:, 1:]) + np.abs(counts[:, :-1]))
     if (steps > near).all(where=steps != 0):
-        return counts, mended
-    counts = counts.copy()
+        return counts, None
+    counts, falls = counts.copy(), np.zeros(counts.shape)
     previous = counts[:, 0]
     for bucket in range(1, counts.shape[1]):
         current = counts[:, bucket]
         total = np.minimum(np.abs(previous) + np.abs(current), np.finfo(np.float64).max)
         rounding = np.abs(previous - current) / total < _TOLERANCE
         same = (current == previous) | (np.isnan(current) & np.isnan(previous)) | rounding
-        falls = ~same & (current < previous)
-        mended |= falls
-        previous = np.where(same | falls, previous, current)
+        lower = ~same & (current < previous)
+        falls[lower, bucket] = (previous - current)[lower]
+        previous = np.where(same | lower, previous, current)
         counts[:, bucket] = previous
-    return counts, mended
+    return counts, falls
 
 
-def _of_buckets(vector: Vector, params: Sequence[FloatArray], notes: Notes, compute: Compute) -> Vector:
+@dataclass
+class _Falls:
+    """What was mended in the histograms of one name: bounds, the deepest fall, how many, and when (ms)."""
+
+    lowest: float
+    highest: float
+    deepest: float
+    samples: int
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, bounds: FloatArray, falls: FloatArray, times: IntArray) -> "_Falls":
+        """Of falls [N, B] that there are, at times [N]."""
+        fallen = bounds[(falls > 0).any(axis=0)]
+        return cls(
+            float(fallen[0]), float(fallen[-1]), float(falls.max()), len(falls), int(times.min()), int(times.max())
+        )
+
+    def and_(self, other: "_Falls") -> "_Falls":
+        """Both."""
+        return _Falls(
+            min(self.lowest, other.lowest),
+            max(self.highest, other.highest),
+            max(self.deepest, other.deepest),
+            self.samples + other.samples,
+            min(self.first, other.first),
+            max(self.last, other.last),
+        )
+
+    def __str__(self) -> str:
+        lowest, highest = [text.decode() for text in texts(np.array([self.lowest, self.highest]))]
+        first, last = [
+            datetime.fromtimestamp(int(at / 1000), UTC).strftime(_RFC_3339) for at in (self.first, self.last)
+        ]
+        return (
+            f"from buckets {lowest} to {highest}, with a max diff of {self.deepest:.2g}, "
+            f"over {self.samples} samples from {first} to {last}"
+        )
+
+
+def _of_buckets(
+    vector: Vector, params: Sequence[FloatArray], times: IntArray, notes: Notes, compute: Compute
+) -> Vector:
     """Compute one series of each histogram among the buckets: of what is equal but for `le`."""
     vector = vector.seen()
-    texts = [dict(labels).get(LABEL, "") for labels in vector.labels]
-    known = np.array([_BOUND.fullmatch(text) is not None for text in texts], bool)
+    written = [dict(labels).get(LABEL, "") for labels in vector.labels]
+    known = np.array([_BOUND.fullmatch(text) is not None for text in written], bool)
     for row in np.flatnonzero(~known).tolist():
-        _warn_of_label(vector.labels[row], texts[row], notes)
+        said = f'"{LABEL}" is missing or has a malformed value of "{written[row]}"{_of_name(vector.labels[row])}'
+        notes.warn(f"bucket label {said}", argument=-1)
     vector = vector.rows(known)
-    bounds = np.array([float(text) for text in texts if _BOUND.fullmatch(text)])
+    bounds = np.array([float(text) for text in written if _BOUND.fullmatch(text)])
     groups = Groups.of(without(labels, LABEL) for labels in vector.labels)
-    shape = (len(groups.keys), vector.values.shape[1])
-    values, mended = np.full(shape, np.nan), np.zeros(shape, bool)
+    values = np.full((len(groups.keys), len(times)), np.nan)
+    mended: dict[str, _Falls] = {}
     with np.errstate(all="ignore"):  # infinities and NaN go through as in Go
         for rows, of_groups in _alike(groups, bounds):
-            _compute_alike(vector, bounds[rows[0]], rows, of_groups, params, compute, values, mended)
-    for group in np.flatnonzero(mended.any(axis=1)).tolist():
-        name = dict(groups.keys[group]).get(NAME, "")
+            labels = [groups.keys[one] for one in of_groups.tolist()]
+            for buckets, found, histogram, step, falls in _computed(vector, bounds[rows[0]], rows, params, compute):
+                values[of_groups[histogram], step] = found
+                if falls is None:
+                    continue
+                for name, fallen in _fallen(labels, histogram, falls):
+                    more = _Falls.of(buckets, falls[fallen], times[step[fallen]])
+                    mended[name] = mended[name].and_(more) if name in mended else more
+    for name, every in mended.items():
         notes.inform(
             "input to histogram_quantile needed to be fixed for monotonicity (see https://prometheus.io/docs/"
-            "prometheus/latest/querying/functions/#histogram_quantile)"
-            + (f' for metric name "{name}"' if name else ""),
+            f"prometheus/latest/querying/functions/#histogram_quantile){name}, {every}",
             argument=-1,
         )
     return Vector(groups.keys, values, groups.occupied(vector.present), np.ones(len(groups.keys), bool))
@@ -186,36 +239,36 @@ def _alike(groups: Groups[Labels], bounds: FloatArray) -> list[tuple[IntArray, I
     ]
 
 
-def _compute_alike(
-    vector: Vector,
-    bounds: FloatArray,
-    rows: IntArray,
-    of_groups: IntArray,
-    params: Sequence[FloatArray],
-    compute: Compute,
-    values: FloatArray,
-    mended: BoolArray,
-) -> None:
-    """Write what histograms with the same bounds have into values and mended [G, T]."""
-    present = vector.present[rows]  # [H, B, T]
-    patterns, pattern_of = np.unique(present.transpose(0, 2, 1).reshape(-1, len(bounds)), axis=0, return_inverse=True)
-    pattern_of = pattern_of.reshape(len(rows), -1)  # [H, T]
+def _computed(
+    vector: Vector, bounds: FloatArray, rows: IntArray, params: Sequence[FloatArray], compute: Compute
+) -> Iterator[tuple[FloatArray, FloatArray, IntArray, IntArray, FloatArray | None]]:
+    """Yield the bounds, values [N], which histogram and which step each is, and how counts fell.
+
+    Those together that have the same buckets at a step; rows: int64 [H, B].
+    """
+    present = vector.present[rows].transpose(0, 2, 1).reshape(-1, len(bounds))  # [H T, B]
+    patterns, pattern_of = np.unique(present, axis=0, return_inverse=True)
     for number, there in enumerate(patterns):
         if not there.any():
             continue
-        histogram, step = np.nonzero(pattern_of == number)
+        histogram, step = np.nonzero(pattern_of.reshape(len(rows), -1) == number)
         buckets, starts = np.unique(bounds[there], return_index=True)
         counts = vector.values[rows[histogram][:, there], step[:, None]]
         counts = np.add.reduceat(counts, starts, axis=1)  # equal bounds that are written differently are one bucket
-        found, fixed = compute(buckets, counts, [param[step] for param in params])
-        values[of_groups[histogram], step] = found
-        mended[of_groups[histogram], step] = fixed
+        found, falls = compute(buckets, counts, [param[step] for param in params])
+        yield buckets, found, histogram, step, falls
 
 
-def _warn_of_label(labels: Labels, text: str, notes: Notes) -> None:
+def _fallen(labels: Sequence[Labels], histogram: IntArray, falls: FloatArray) -> Iterator[tuple[str, IntArray]]:
+    """Yield names, as notes say them, and which of the N have one and fell."""
+    where = np.flatnonzero((falls > 0).any(axis=1))
+    names = [_of_name(one) for one in labels]
+    for name in dict.fromkeys(names):
+        named = np.array([one == name for one in names], bool)
+        if (of_name := where[named[histogram[where]]]).size:
+            yield name, of_name
+
+
+def _of_name(labels: Labels) -> str:
     name = dict(labels).get(NAME, "")
-    notes.warn(
-        f'bucket label "{LABEL}" is missing or has a malformed value of "{text}"'
-        + (f' for metric name "{name}"' if name else ""),
-        argument=-1,
-    )
+    return f' for metric name "{name}"' if name else ""
