@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import sqlalchemy as sa
@@ -43,9 +43,9 @@ class Members:
         key = (name, matchers)
         rows = self._chosen.get(key)
         if rows is None:
-            keep = self._where("", name.__eq__)
+            keep = self._where("__name__", name.__eq__)
             for label in dict.fromkeys(one.label for one in matchers):
-                keep &= self._where(label, lambda value, label=label: matching.of_label(label, value))  # type: ignore[misc]
+                keep &= self._where(label, partial(matching.of_label, label))
             rows = np.flatnonzero(keep)
             if len(self._chosen) >= _REMEMBERED:
                 self._chosen.clear()
@@ -74,11 +74,11 @@ class Members:
         return verdicts
 
     def _column(self, label: str) -> tuple[list[str], NDArray[np.int64]]:
-        """Distinct values of a label and each series' index in them; "" stands for the name."""
+        """Distinct values of a label and each series' index in them."""
         column = self._columns.get(label)
         if column is None:
             numbers: dict[str, int] = {}
-            texts = (one.name if not label else dict(one.labels).get(label, "") for one in self.series)
+            texts = (one.name if label == "__name__" else dict(one.labels).get(label, "") for one in self.series)
             codes = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int64, len(self.series))
             column = self._columns[label] = (list(numbers), codes)
         return column

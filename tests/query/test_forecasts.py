@@ -1,8 +1,10 @@
 """Forecast series against a slow reading of the same store, and what a cache may get wrong."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.look_back import look_back
 from sentinel_core.promql.values import Labels, Vector, is_stale
 from sentinel_core.query import forecast_cache, forecast_matrices, forecasts
+from sentinel_core.query.forecast_cache import ForecastCache
 from sentinel_core.query.forecasts import ForecastSource
 from sentinel_core.series import Matcher, Series
 from sentinel_core.storage import forecast_store, watch_store
@@ -511,6 +514,27 @@ def test_new_series_are_found(open_fleet: Opener) -> None:
     fleet.live(REQUESTS, series[2:])
     fleet.forecast(Issue(REQUESTS, series, np.ones((3, 5))), origin=NOW + 60)
     assert len(asked(found, matchers(), at)) == 3
+
+
+def test_threads_wait_for_each_other(open_fleet: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several that ask for the same at once one reads it, and all are answered."""
+    fleet = open_fleet(REQUESTS)
+    world = World(fleet, REQUESTS, NOW, 13)
+    world.ticks(20)
+    found, at = source(fleet), times(NOW, world.origin + 600)
+    expected = slowly(fleet, REQUESTS, world.series, at)
+    loads = []
+    loading = ForecastCache._load
+
+    def note(*given: Any) -> None:
+        loads.append(given)
+        loading(*given)
+
+    monkeypatch.setattr(ForecastCache, "_load", note)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: asked(found, matchers(), at), range(8)))
+    assert all(answer == expected for answer in answers)
+    assert len(loads) == 1
 
 
 def test_budgets_hold(open_fleet: Opener) -> None:
