@@ -1,6 +1,6 @@
 """How good forecasts have been: every formula against a slow loop, over a store as the pipeline leaves it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,11 @@ from sentinel_core.query import quality
 from sentinel_core.query.quality import QualitySource, rolling_means
 from sentinel_core.series import Matcher, Series
 from sentinel_core.storage import forecast_store
+from tests import moved_world
 from tests.emitter.fleet import NOW, Fleet, Issue
+from tests.pipeline.conftest import load, world
+
+__all__ = ["load", "world"]
 
 STEP = 3_600
 WINDOW, LEADS = 5, 3
@@ -290,3 +294,23 @@ def test_too_much_is_refused(worlds) -> None:
     for name in ("hits_sentinel_mase", "hits_sentinel_drift_mae"):
         with pytest.raises(ExecutionError, match="too many samples"):
             world.source.samples([Matcher("__name__", "=", name)], 0, NOW * 1000, Budget(cells=10_000))
+
+
+def test_what_the_pipeline_leaves(world: moved_world.World, load: Callable[..., WatchConfig]) -> None:
+    """After some real ticks the worst series is at the drift that /metrics has, and every lead has been judged."""
+    watch = load()
+    engine = world.engine(watch)
+    engine.train([watch.slug], kind="cold_start", reason="test")
+    for _ in range(12):
+        world.tick(engine)
+    source = QualitySource(engine.store, lambda: engine.config)
+    now = np.array([int(world.clock.now) * 1000])
+    found = {
+        name: source.vector([Matcher("__name__", "=", f"shop_load_sentinel_{name}")], now, Budget())
+        for name in ("drift_mae", "mase", "coverage")
+    }
+    (status,) = engine.status().values()
+    assert found["drift_mae"].values.max() == pytest.approx(status["drift_mae"])
+    assert [one.present.sum() for one in found.values()] == [6, 6 * 5, 6 * 5]
+    assert (found["mase"].values > 0).all()
+    assert ((found["coverage"].values >= 0) & (found["coverage"].values <= 1)).all()
