@@ -1,4 +1,4 @@
-"""The stores of the storage tests, a receiver, and the configuration that lets alerts reach it."""
+"""A receiver, and the configuration that lets alerts reach it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,9 +7,6 @@ import pytest
 
 from sentinel_core.config import SentinelConfig
 from tests.alerts.receiver_server import ReceiverServer
-from tests.storage.conftest import sql_url, sqlite_store, store
-
-__all__ = ["sql_url", "sqlite_store", "store"]
 
 
 @pytest.fixture

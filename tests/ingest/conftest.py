@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -39,23 +38,6 @@ def event(**fields: Any) -> dict[str, Any]:
     return {name: value for name, value in (good | fields).items() if value is not ...}
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A migrated store, on SQLite and on PostgreSQL."""
-    url = f"sqlite:///{tmp_path}/s.db" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    with Store.open(url, str(tmp_path / "data")) as opened:
-        opened.database.migrate()
-        yield opened
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    """A migrated store on SQLite."""
-    with Store.open(f"sqlite:///{tmp_path}/s.db", str(tmp_path / "data")) as opened:
-        opened.database.migrate()
-        yield opened
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Ingest]]:
     """A function that serves a store; options are `ingest_app`'s."""
@@ -70,6 +52,6 @@ def serve() -> Iterator[Callable[..., Ingest]]:
 
 
 @pytest.fixture
-def ingest(store: Store, serve: Callable[..., Ingest]) -> Ingest:
+def ingest(sqlite_store: Store, serve: Callable[..., Ingest]) -> Ingest:
     """An ingest on SQLite."""
-    return serve(store)
+    return serve(sqlite_store)

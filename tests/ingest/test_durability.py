@@ -31,14 +31,14 @@ ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("SENTINEL_KILLS", "3"))  # of the ingest, and as many of the drain
 
 
-def test_a_drained_event_is_known_after_a_restart(any_store: Store, serve: Callable[..., Ingest]) -> None:
+def test_a_drained_event_is_known_after_a_restart(store: Store, serve: Callable[..., Ingest]) -> None:
     """Its id is read from the segments."""
-    serve(any_store).batch(event(event_id="a"), event())
-    url = any_store.database.url.render_as_string(hide_password=False)
-    context = Context(SentinelConfig(sql_url=url, data_url=str(any_store.segments.folder.url)), any_store)
+    serve(store).batch(event(event_id="a"), event())
+    url = store.database.url.render_as_string(hide_password=False)
+    context = Context(SentinelConfig(sql_url=url, data_url=str(store.segments.folder.url)), store)
     assert drain(context).events == 2
-    assert not len(logged(any_store))
-    again = serve(any_store)
+    assert not len(logged(store))
+    again = serve(store)
     assert again.batch(event(event_id="a"), event(event_id="new")).json()["duplicates"] == 1
 
 
@@ -66,10 +66,10 @@ def _answers(port: int) -> bool:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed (apt-get install strace)")
-def test_every_acknowledgement_follows_a_sync(store: Store, tmp_path: Path) -> None:
+def test_every_acknowledgement_follows_a_sync(sqlite_store: Store, tmp_path: Path) -> None:
     """Requests one after the other: the kernel is asked to put each on the disk before its answer is written."""
     port, trace = free_port(), tmp_path / "trace"
-    header = {"Authorization": f"Bearer {new_key(store)}"}
+    header = {"Authorization": f"Bearer {new_key(sqlite_store)}"}
     flags = [
         "-D",
         "-f",
@@ -81,7 +81,7 @@ def test_every_acknowledgement_follows_a_sync(store: Store, tmp_path: Path) -> N
         "-s",
         "16",
     ]
-    with process(store, port, "strace", *flags, "-o", str(trace)), httpx.Client(headers=header) as http:
+    with process(sqlite_store, port, "strace", *flags, "-o", str(trace)), httpx.Client(headers=header) as http:
         for _ in range(20):
             assert http.post(f"http://127.0.0.1:{port}/v1/events", json=event()).status_code == 202
 
@@ -95,10 +95,10 @@ def test_every_acknowledgement_follows_a_sync(store: Store, tmp_path: Path) -> N
     assert story().index("s") < story().index("A")
 
 
-def test_a_graceful_end_writes_what_waits(store: Store) -> None:
+def test_a_graceful_end_writes_what_waits(sqlite_store: Store) -> None:
     """SIGTERM while requests are under way: whoever was answered 202 is in the log."""
     port, accepted = free_port(), []
-    header = {"Authorization": f"Bearer {new_key(store)}"}
+    header = {"Authorization": f"Bearer {new_key(sqlite_store)}"}
 
     def send(worker: int) -> None:
         with httpx.Client(headers=header) as http, suppress(httpx.TransportError):
@@ -107,26 +107,26 @@ def test_a_graceful_end_writes_what_waits(store: Store) -> None:
                 http.post(f"http://127.0.0.1:{port}/v1/events", json=event(score=score)).raise_for_status()
                 accepted.append(score)
 
-    with process(store, port):
+    with process(sqlite_store, port):
         threads = [threading.Thread(target=send, args=(worker,)) for worker in range(4)]
         for thread in threads:
             thread.start()
         eventually(lambda: len(accepted) > 50)
     for thread in threads:
         thread.join()
-    kept = logged(store).score.tolist()
+    kept = logged(sqlite_store).score.tolist()
     assert len(kept) == len(set(kept))
     assert set(accepted) <= set(kept)
 
 
 @pytest.mark.slow
-def test_no_kill_loses_or_doubles_an_event(any_store: Store) -> None:
+def test_no_kill_loses_or_doubles_an_event(store: Store) -> None:
     """Ingest and drain are killed (-9) at any line; clients send again what was not acknowledged: each counts once."""
     port, rng, stop = free_port(), random.Random(7), threading.Event()
-    url = any_store.database.url.render_as_string(hide_password=False)
-    urls = [url, str(any_store.segments.folder.url)]
+    url = store.database.url.render_as_string(hide_password=False)
+    urls = [url, str(store.segments.folder.url)]
     commands = {"ingest": ["tests.ingest.ingest_app", *urls, str(port)], "drain": ["tests.ingest.drain_loop", *urls]}
-    header = {"Authorization": f"Bearer {new_key(any_store)}"}
+    header = {"Authorization": f"Bearer {new_key(store)}"}
     acknowledged: list[float] = []
 
     def start(name: str) -> subprocess.Popen[bytes]:
@@ -162,8 +162,8 @@ def test_no_kill_loses_or_doubles_an_event(any_store: Store) -> None:
         for one in running.values():
             one.kill()
             one.wait()
-    drain(Context(SentinelConfig(sql_url=url, data_url=urls[1]), any_store))
-    stored = event_store.read_events(any_store, 0, 2**40, ["score"])["score"]
+    drain(Context(SentinelConfig(sql_url=url, data_url=urls[1]), store))
+    stored = event_store.read_events(store, 0, 2**40, ["score"])["score"]
     assert sorted(stored.tolist()) == sorted(acknowledged)
 
 

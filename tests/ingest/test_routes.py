@@ -63,33 +63,33 @@ def test_a_rate_is_kept_per_key(ingest: Ingest) -> None:
     assert len(logged(ingest.store)) == 101
 
 
-def test_the_configured_rate_is_of_keys_that_have_none(store: Store, serve: Serve) -> None:
+def test_the_configured_rate_is_of_keys_that_have_none(sqlite_store: Store, serve: Serve) -> None:
     """It holds where the key says nothing else."""
-    ingest = serve(store, rate=1.0)
+    ingest = serve(sqlite_store, rate=1.0)
     assert [ingest.batch(event(), event()).status_code for _ in range(2)] == [202, 429]
 
 
-def test_an_event_id_counts_once(any_store: Store, serve: Serve) -> None:
+def test_an_event_id_counts_once(store: Store, serve: Serve) -> None:
     """Within a batch, in a later one, as a single event and after a restart; each model has ids of its own."""
-    ingest = serve(any_store)
+    ingest = serve(store)
     first = ingest.batch(event(event_id="a"), event(event_id="a"), event(event_id="b"), event(), event())
     assert first.json() == {"accepted": 4, "duplicates": 1, "rejected": []}
     assert ingest.one(event_id="b").json() == {"accepted": 0, "duplicates": 1, "rejected": []}
     assert ingest.one(event_id="b", model_id="other").json()["accepted"] == 1
-    again = serve(any_store)
+    again = serve(store)
     assert again.batch(event(event_id="a"), event(event_id="c")).json() == {
         "accepted": 1,
         "duplicates": 1,
         "rejected": [],
     }
-    kept = logged(any_store)
+    kept = logged(store)
     assert len(kept) == 6
     assert len(set(kept.id.tolist()) - {0}) == 4
 
 
-def test_an_event_id_counts_once_across_requests_at_the_same_time(any_store: Store, serve: Serve) -> None:
+def test_an_event_id_counts_once_across_requests_at_the_same_time(store: Store, serve: Serve) -> None:
     """Twenty threads send the same thousand events in their own order: each is accepted exactly once."""
-    ingest = serve(any_store)
+    ingest = serve(store)
     sent = [event(event_id=str(number), score=number) for number in range(200)]
 
     def send(shift: int) -> int:
@@ -102,12 +102,12 @@ def test_an_event_id_counts_once_across_requests_at_the_same_time(any_store: Sto
 
     with ThreadPoolExecutor(20) as pool:
         assert sum(pool.map(send, range(20))) == 200
-    assert sorted(logged(any_store).score.tolist()) == list(range(200))
+    assert sorted(logged(store).score.tolist()) == list(range(200))
 
 
-def test_a_new_model_is_registered_once(any_store: Store, serve: Serve) -> None:
+def test_a_new_model_is_registered_once(store: Store, serve: Serve) -> None:
     """However many requests bring it at once, and two sidecars beside each other."""
-    sidecars = [serve(any_store), serve(any_store)]
+    sidecars = [serve(store), serve(store)]
 
     def send(number: int) -> int:
         with httpx.Client(base_url=sidecars[number % 2].http.base_url, headers=sidecars[0].http.headers) as own:
@@ -115,8 +115,8 @@ def test_a_new_model_is_registered_once(any_store: Store, serve: Serve) -> None:
 
     with ThreadPoolExecutor(10) as pool:
         assert set(pool.map(send, range(30))) == {202}
-    assert sorted(model_names(any_store).values()) == [f"m{k}" for k in range(5)]
-    assert len(logged(any_store)) == 150
+    assert sorted(model_names(store).values()) == [f"m{k}" for k in range(5)]
+    assert len(logged(store)) == 150
 
 
 def test_a_project_sees_only_its_own_models(ingest: Ingest) -> None:
@@ -147,25 +147,25 @@ def test_a_deleted_model_is_a_new_one_when_it_comes_back(ingest: Ingest) -> None
     assert logged(ingest.store).model.tolist() == [new]
 
 
-def test_a_store_that_refuses_acknowledges_nothing(store: Store, serve: Serve) -> None:
+def test_a_store_that_refuses_acknowledges_nothing(sqlite_store: Store, serve: Serve) -> None:
     """While another program locks the database the answer is 503 with Retry-After; afterwards the same event is new."""
-    store.database.lock_seconds = 0.2
-    ingest = serve(store)
+    sqlite_store.database.lock_seconds = 0.2
+    ingest = serve(sqlite_store)
     ingest.one()
-    with store.database.write():
+    with sqlite_store.database.write():
         refused = ingest.one(event_id="a")
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) > 0
     assert refused.headers["content-type"] == "application/problem+json"
     assert ingest.one(event_id="a").json() == {"accepted": 1, "duplicates": 0, "rejected": []}
-    assert len(logged(store)) == 2
+    assert len(logged(sqlite_store)) == 2
 
 
 def test_a_model_whose_registration_failed_takes_no_others_id(
-    any_store: Store, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    store: Store, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite gives the id that was rolled back to the next model, of whatever project; each has its own events."""
-    ingest = serve(any_store)
+    ingest = serve(store)
     with ingest.store.database.write() as connection:
         project = model_store.add_project(connection, "other", 0.0)
     other = {"Authorization": f"Bearer {new_key(ingest.store, project=project)}"}
@@ -182,10 +182,10 @@ def test_a_model_whose_registration_failed_takes_no_others_id(
     assert [names[one] for one in logged(ingest.store).model.tolist()] == ["theirs", "secret"]
 
 
-def test_too_much_that_waits_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_much_that_waits_is_refused(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The queue is bounded: what does not fit is refused at once, and what waited is written at the end."""
     monkeypatch.setattr(event_writer, "MAX_WAITING", 3)
-    writer = EventWriter(store)
+    writer = EventWriter(sqlite_store)
 
     def submission(count: int) -> Submission:
         return Submission(["m"] * count, [1] * count, [0] * count, [0.5] * count, [0.5] * count, [0] * count)
@@ -199,13 +199,13 @@ def test_too_much_that_waits_is_refused(store: Store, monkeypatch: pytest.Monkey
         return (await first).accepted
 
     assert asyncio.run(fill()) == 2
-    assert len(logged(store)) == 2
+    assert len(logged(sqlite_store)) == 2
 
 
-def test_events_are_counted_by_model_and_outcome(store: Store, serve: Serve) -> None:
+def test_events_are_counted_by_model_and_outcome(sqlite_store: Store, serve: Serve) -> None:
     """Accepted, duplicate and rejected; a name that no model has is not invented as a label."""
     registry = CollectorRegistry()
-    ingest = serve(store, registry=registry)
+    ingest = serve(sqlite_store, registry=registry)
     ingest.batch(event(event_id="a"), event(event_id="a"), event())
     ingest.batch(event(age=1), event(model_id="typo", age=1))
 

@@ -1,8 +1,6 @@
-"""Stores, a clock that is moved by hand, and argon2 at its cheapest."""
+"""A clock that is moved by hand, argon2 at its cheapest, and a site with a browser at it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
@@ -10,16 +8,7 @@ from argon2 import PasswordHasher
 from sentinel_core.security.passwords import Passwords
 from sentinel_core.security.secret import Pepper
 from sentinel_core.storage.store import Store
-
-
-@dataclass
-class Clock:
-    """Unix seconds, until somebody moves them."""
-
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.security.site import Browser, Clock, Site
 
 
 @pytest.fixture
@@ -40,19 +29,15 @@ def passwords() -> Passwords:
     return Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """A migrated, empty store, on SQLite and on PostgreSQL."""
-    sqlite = f"sqlite:///{tmp_path}/sentinel.db"
-    url = sqlite if request.param == "sqlite" else request.getfixturevalue("postgres_url")
-    with Store.open(url, str(tmp_path / "data")) as opened:
-        opened.database.migrate()
-        yield opened
+@pytest.fixture
+def site(sqlite_store: Store, clock: Clock, passwords: Passwords, pepper: Pepper) -> Site:
+    """A sidecar's worth of access."""
+    return Site(sqlite_store, clock, passwords, pepper)
 
 
 @pytest.fixture
-def sqlite_store(tmp_path: Path) -> Iterator[Store]:
-    """A migrated, empty store, for tests that the SQL backend cannot matter to."""
-    with Store.open(f"sqlite:///{tmp_path}/sentinel.db", str(tmp_path / "data")) as opened:
-        opened.database.migrate()
-        yield opened
+def browser(site: Site) -> Iterator[Browser]:
+    """At a site with the user grace, an operator."""
+    site.user()
+    with site.served() as found:
+        yield found

@@ -1,29 +1,11 @@
 """Who is recognised by what, over HTTP: keys, sessions with their CSRF tokens, and people on this machine."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from sentinel_core.security import keys
-from sentinel_core.security.passwords import Passwords
-from sentinel_core.security.secret import Pepper
-from sentinel_core.storage.store import Store
-from tests.security.conftest import Clock
 from tests.security.site import BY, Browser, Site
-
-
-@pytest.fixture
-def site(sqlite_store: Store, clock: Clock, passwords: Passwords, pepper: Pepper) -> Site:
-    return Site(sqlite_store, clock, passwords, pepper)
-
-
-@pytest.fixture
-def browser(site: Site) -> Iterator[Browser]:
-    """At a site with the user grace, an operator."""
-    site.user()
-    with site.served() as found:
-        yield found
 
 
 def key(site: Site, *scopes: str) -> str:

@@ -17,7 +17,7 @@ from sentinel_core.security.secret import Pepper
 from sentinel_core.storage import model_store, schema
 from sentinel_core.storage.store import Store
 from tests.apps.server import eventually
-from tests.security.conftest import Clock
+from tests.security.site import Clock
 
 BY = command_line("ada")
 DAY = 86_400.0

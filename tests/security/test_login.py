@@ -1,6 +1,5 @@
 """Logging in and out over HTTP: cookies, CSRF, throttling, redirects, the first admin's link, one's password."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,25 +10,8 @@ from argon2 import PasswordHasher
 from sentinel_core.apps import login
 from sentinel_core.security import audit, sessions, users
 from sentinel_core.security.passwords import Passwords
-from sentinel_core.security.secret import Pepper
 from sentinel_core.storage import schema
-from sentinel_core.storage.store import Store
-from tests.security.conftest import Clock
-from tests.security.site import BY, PASSWORD, Browser, Site, set_cookies
-
-
-@pytest.fixture
-def site(sqlite_store: Store, clock: Clock, passwords: Passwords, pepper: Pepper) -> Site:
-    return Site(sqlite_store, clock, passwords, pepper)
-
-
-@pytest.fixture
-def browser(site: Site) -> Iterator[Browser]:
-    """At a site with the user grace, an operator."""
-    site.user()
-    with site.served() as found:
-        yield found
-
+from tests.security.site import BY, PASSWORD, Browser, Clock, Site, set_cookies
 
 # ---- cookies and sessions
 

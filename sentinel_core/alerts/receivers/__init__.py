@@ -160,7 +160,7 @@ def add(
     insert = insert_or(connection, _table).values(**values, min_severity=min_severity, enabled=enabled, created_at=now)
     receiver_id: int | None = connection.scalar(insert.on_conflict_do_nothing().returning(_table.c.id))
     if receiver_id is None:
-        raise ConflictError(f"there is a receiver called {name!r} already; choose another name")
+        raise _taken(name)
     return receiver_id
 
 
@@ -179,7 +179,7 @@ def change(
     if name is not None and name != before.name:
         taken = sa.select(_table.c.id).where(_table.c.project_id == before.project_id, _table.c.name == name)
         if connection.scalar(taken) is not None:
-            raise ConflictError(f"there is a receiver called {name!r} already; choose another name")
+            raise _taken(name)
     given = {
         "name": name,
         "settings": None if settings is None else json.dumps(dict(settings)),
@@ -200,6 +200,10 @@ def remove(connection: sa.Connection, receiver_id: int) -> int:
     connection.execute(deliveries.delete().where(mine))
     connection.execute(_table.delete().where(_table.c.id == receiver_id))
     return int(owed)
+
+
+def _taken(name: str) -> ConflictError:
+    return ConflictError(f"there is a receiver called {name!r} already; choose another name")
 
 
 def _check(name: str, min_severity: str) -> None:
