@@ -17,6 +17,7 @@ BENCHMARKS = {
     "exposition": "/metrics with 100,000 gauges",
     "psi": "PSI of 1,000 models over 10 million events",
     "ingest": "Durable ingest of prediction events",
+    "query": "The query API over 1,000 series",
     "alerts": "5,000 alerts through faults and kills",
 }
 

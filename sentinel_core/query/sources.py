@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sentinel_core.prometheus.decode import Description
+from sentinel_core.promql import matchers as matching
+from sentinel_core.promql.errors import BadQueryError, ExecutionError, NotSupportedError
 from sentinel_core.promql.limits import Budget
+from sentinel_core.promql.parse import parse
 from sentinel_core.promql.source import Source
 from sentinel_core.promql.tree import (
     Aggregation,
@@ -35,6 +38,7 @@ OF_QUALITY = r".+_sentinel_(drift_mae|mase|coverage)"
 OF_ACTUALS = r".+_sentinel_actual"
 OF_SENTINEL = r"sentinel_.*"
 _OURS = f"{OF_SENTINEL}|{OF_FORECASTS}|{OF_QUALITY}|{OF_ACTUALS}"  # as re2 reads it too
+_LONGEST_OF_ALL = 86_400_000  # ms
 _ALWAYS = 2**52  # ms: later than every sample
 
 Selectors = Sequence[Sequence[Matcher]]
@@ -92,13 +96,24 @@ class View:
         self._parts = parts
         self.upstream = upstream
 
-    def is_foreign(self, node: Node, budget: Budget) -> bool:
-        """Whether an expression asks only for what `upstream` has, so that it is forwarded as it is.
+    def read(self, text: str, budget: Budget) -> Node | None:
+        """Return the tree of an expression that is evaluated here; None where `upstream` gets the whole request.
 
-        Never without `upstream`, nor for an expression without selectors.
+        That is one with selectors, none of which asks for any of ours; or one that cannot be read here because it is
+        newer, older or of another dialect than our parser, and names none of ours. BadQueryError and NotSupportedError
+        for others that cannot be read.
         """
+        try:
+            node = parse(text)
+        except (BadQueryError, NotSupportedError) as error:
+            foreign = isinstance(error, NotSupportedError) or "unknown function" in str(error)
+            if self.upstream is not None and foreign and "sentinel_" not in text:
+                return None
+            raise
         asked = [selector.matchers for selector in _selectors(node)]
-        return self.upstream is not None and bool(asked) and not any(self._has(matchers, budget) for matchers in asked)
+        if self.upstream is None or not asked or any(self._has(matchers, budget) for matchers in asked):
+            return node
+        return None
 
     def vector(
         self, matchers: Sequence[Matcher], times: IntArray, budget: Budget, *, timestamps: bool = False
@@ -108,7 +123,12 @@ class View:
         return union(found, len(times))
 
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
-        """As Source."""
+        """As Source; of all series there are, at most a day."""
+        if end - start > _LONGEST_OF_ALL and _is_everything(matchers):
+            raise ExecutionError(
+                "query processing would load too many samples: more than a day of every series; "
+                "name a metric, or ask for a shorter time"
+            )
         return joined([source.samples(one, start, end, budget) for source, one in self._asked(matchers)])
 
     def series(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> list[Labels]:
@@ -177,6 +197,12 @@ class View:
 def _name(matchers: Sequence[Matcher]) -> str | None:
     """The name that a selector asks for by equality, if it does."""
     return next((one.value for one in matchers if (one.label, one.operator) == ("__name__", "=")), None)
+
+
+def _is_everything(matchers: Sequence[Matcher]) -> bool:
+    """Whether matchers refuse next to nothing, as `{__name__=~".+"}`: a value that nobody has passes them all."""
+    strange: Labels = tuple((one.label, "\N{SYMBOL FOR NULL}") for one in matchers)
+    return bool(matching.compile(matchers).matches([strange])[0])
 
 
 def _foreign(selectors: Selectors) -> list[Sequence[Matcher]]:
