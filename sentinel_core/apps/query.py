@@ -149,7 +149,8 @@ class QueryApi:
             return None
         caller = await access.caller(request)
         if caller is None:
-            raise HTTPException(401, "send a key that may read: `Authorization: Bearer sml_live_…`")
+            headers = {"www-authenticate": "Bearer"}
+            raise HTTPException(401, "send a key that may read: `Authorization: Bearer sml_live_…`", headers)
         if not caller.principal.may("read"):
             raise HTTPException(403, f"{caller.principal.actor} may not read; make a key with --scope read")
         return await access.projects(caller.principal)

@@ -18,6 +18,7 @@ from sentinel_core.apps import query
 from sentinel_core.apps.query_form import Form, label_name
 from sentinel_core.apps.sidecar import create_app
 from sentinel_core.promql.errors import BadQueryError
+from sentinel_core.security.secret import Pepper
 from tests.apps.server import running
 from tests.emitter.fleet import NOW, Fleet
 from tests.query.conftest import NAME
@@ -257,12 +258,15 @@ class Upstream:
 
 
 @contextmanager
-def passing_through(fleet: Fleet, upstream: Upstream, **settings: Any) -> Iterator[httpx.Client]:
+def passing_through(
+    fleet: Fleet, upstream: Upstream, *, now: float = NOW + 30.0, pepper: Pepper | None = None
+) -> Iterator[httpx.Client]:
     """A client of a sidecar before that Prometheus."""
     routes = [Route("/{path:path}", upstream.respond, methods=["GET", "POST"])]
     with running(Starlette(routes=routes)) as behind:
-        config = replace(fleet.config, query_passthrough=True, prometheus_url=str(behind.base_url), **settings)
-        with running(create_app(config, fleet.store, status=lambda _: {}, now=lambda: NOW + 30.0)) as client:
+        config = replace(fleet.config, query_passthrough=True, prometheus_url=str(behind.base_url))
+        app = create_app(config, fleet.store, status=lambda _: {}, now=lambda: now, pepper=pepper)
+        with running(app) as client:
             yield client
 
 
