@@ -93,7 +93,7 @@ class ForecastCache:
     def __init__(self, store: Store, max_bytes: int) -> None:
         self._store = store
         self._max_bytes = max_bytes
-        self._guard = threading.Lock()  # of everything below, held for moments
+        self._guard = threading.Lock()  # of the chunks, held for moments
         self._chunks: OrderedDict[_Key, Chunk] = OrderedDict()  # the least lately used first
         self._bytes = 0
         self._reading = threading.Lock()

@@ -16,7 +16,7 @@ from sentinel_core.storage.parquet import Columns
 from sentinel_core.windows import FloatArray, IntArray, unique
 
 WIDTH = 256  # columns of a chunk
-PART_BITS = 10  # a watch of more than 2^10 series is split, so that one series does not cost the reading of 10,000
+PART_BITS = 8  # a watch of more than 2^8 series is split: a month of one series costs 256 of them, not 10,000
 _LEAST = -(2**63)
 
 
@@ -45,7 +45,7 @@ class Wanted:
     @property
     def bits(self) -> int:
         """The watch's series are in 2^bits parts, by the first bits of their fingerprints."""
-        return max(0, (self.members - 1).bit_length() - PART_BITS)
+        return min(14, max(0, (self.members - 1).bit_length() - PART_BITS))
 
 
 @dataclass(frozen=True)
@@ -180,18 +180,28 @@ def by_unit(units: Sequence[Unit], rows: Columns) -> dict[Unit, Columns]:
     """Rows by the unit that they belong to, in their order; rows of no unit are left out."""
     if len(units) == 1 and not units[0].bits:  # the rows are those of its watch already
         return {units[0]: rows}
-    found = {}
-    watch = np.array([unit.watch for unit in units])
     order = np.argsort(rows["watch"], kind="stable")
-    starts, stops = (np.searchsorted(rows["watch"][order], watch, side=side) for side in ("left", "right"))
-    for unit, start, stop in zip(units, starts.tolist(), stops.tolist(), strict=True):
-        mine = order[start:stop]
-        if unit.bits:
-            low, high = unit.fingerprints
-            fingerprints = rows["fp"][mine]
-            mine = mine[(fingerprints >= low) & (fingerprints <= high)]
-        found[unit] = {name: column[mine] for name, column in rows.items()}
+    watches = rows["watch"][order]
+    mine: dict[int, tuple[IntArray, IntArray]] = {}  # of a watch: its rows by part, and where each part begins
+    found = {}
+    for unit in units:
+        if unit.watch not in mine:
+            some = order[slice(*np.searchsorted(watches, [unit.watch, unit.watch + 1]))]
+            parts = _parts(rows["fp"][some], unit.bits)
+            by_part = np.argsort(parts, kind="stable")
+            starts = np.searchsorted(parts[by_part], np.arange((1 << unit.bits) + 1))
+            mine[unit.watch] = some[by_part], starts
+        some, starts = mine[unit.watch]
+        chosen = some[starts[unit.part] : starts[unit.part + 1]]
+        found[unit] = {name: column[chosen] for name, column in rows.items()}
     return found
+
+
+def _parts(fingerprints: IntArray, bits: int) -> NDArray[np.int16]:
+    """The part that each belongs to; 16 bits are sorted many times faster than 64."""
+    if not bits:
+        return np.zeros(len(fingerprints), np.int16)
+    return ((fingerprints >> (64 - bits)) + (1 << (bits - 1))).astype(np.int16)
 
 
 def assembled(
