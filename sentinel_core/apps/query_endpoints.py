@@ -59,9 +59,9 @@ class Ask:
 
 def query(ask: Ask) -> Iterator[bytes]:
     """GET and POST /api/v1/query: an expression at one time."""
-    node = parse.parse(_expression(ask.form))
+    node = ask.view.read(_expression(ask.form), ask.budget)
     at, limit, notes = ask.form.time("time", ask.now), ask.form.limit(), ask.notes()
-    if ask.view.is_foreign(node, ask.budget):
+    if node is None:
         yield from ask.forward()
         return
     value = evaluate.evaluate(node, at, at, 0, ask.view, ask.budget, notes)
@@ -71,17 +71,17 @@ def query(ask: Ask) -> Iterator[bytes]:
 def query_range(ask: Ask) -> Iterator[bytes]:
     """GET and POST /api/v1/query_range: an expression at every step from start to end."""
     start, end, step = ask.form.steps()
-    node = parse.parse(_expression(ask.form))
+    node = ask.view.read(_expression(ask.form), ask.budget)
     limit, notes = ask.form.limit(), ask.notes()
+    if node is None:
+        yield from ask.forward()
+        return
     if node.type not in ("scalar", "vector"):
         kind = {"matrix": "range vector"}.get(node.type, node.type)
         raise BadQueryError(
             f'invalid parameter "query": invalid expression type "{kind}" for range query, '
             "must be Scalar or instant Vector"
         )
-    if ask.view.is_foreign(node, ask.budget):
-        yield from ask.forward()
-        return
     value = evaluate.evaluate(node, start, end, step, ask.view, ask.budget, notes)
     yield from answer.answer(value, evaluate.times(start, end, step), notes, ranged=True, limit=limit)
 

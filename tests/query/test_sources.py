@@ -9,6 +9,7 @@ import pytest
 
 from sentinel_core.prometheus import PrometheusClient
 from sentinel_core.promql import matchers as matching
+from sentinel_core.promql.errors import BadQueryError
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.parse import parse, parse_selector
 from sentinel_core.promql.values import LOOKBACK, Labels, Samples
@@ -135,6 +136,8 @@ def test_prometheus_is_not_asked_for_ours(view: View, prometheus: Prometheus) ->
         ("sum by (job) (rate(foo[5m])) / 2", True),
         ("topk(scalar(foo), bar)", True),
         ('max_over_time((-{__name__=~"node_.*"})[1h:5m])', True),
+        ("holt_winters(foo[5m], 0.5, 0.5)", True),
+        ("rate(foo[5m] smoothed)", True),
         ("1 + 1", False),
         ("time()", False),
         ("foo - foo_sentinel_predicted", False),
@@ -144,9 +147,24 @@ def test_prometheus_is_not_asked_for_ours(view: View, prometheus: Prometheus) ->
     ],
 )
 def test_what_has_none_of_ours_is_passed_on_whole(sources: Sources, query: str, foreign: bool) -> None:
-    """Nothing is passed on that asks for one of ours, nor anything where nobody is behind us."""
-    assert sources.of(None).is_foreign(parse(query), Budget()) is foreign
-    assert not sources.of(frozenset({"shop"})).is_foreign(parse(query), Budget())
+    """Nothing is passed on that asks for one of ours; what only our parser cannot read is."""
+    assert (sources.of(None).read(query, Budget()) is None) is foreign
+
+
+@pytest.mark.parametrize("query", ["foo", "foo_sentinel_predicted"])
+def test_nothing_is_passed_on_where_nobody_is_behind_us(sources: Sources, query: str) -> None:
+    """Callers of a project have an answer of ours, which may be empty."""
+    assert sources.of(frozenset({"shop"})).read(query, Budget()) == parse(query)
+
+
+@pytest.mark.parametrize(
+    ("query", "project"),
+    [("foo +", False), ("rollup(foo_sentinel_predicted)", False), ("rollup(foo)", True), ("(" * 5_000, False)],
+)
+def test_what_cannot_be_read_is_an_error_here(sources: Sources, query: str, project: bool) -> None:
+    """Wrong grammar, and what nobody else may be asked."""
+    with pytest.raises(BadQueryError, match="parse error"):
+        sources.of(frozenset({"shop"}) if project else None).read(query, Budget())
 
 
 def test_lists_are_of_both(view: View, prometheus: Prometheus) -> None:
@@ -158,11 +176,11 @@ def test_lists_are_of_both(view: View, prometheus: Prometheus) -> None:
     assert view.label_names([], 0, 2_000, budget) == ["__name__", "job", "project", "zone"]
     assert prometheus.asked[-1][1].get("match[]") is None  # its index alone is quick
     assert view.label_values("project", [parse_selector("sentinel_model_psi")], 0, 2_000, budget) == ["bank", "shop"]
-    names = ["foo", *sorted(dict(labels)["__name__"] for labels in (FORECAST, MASE, PSI, OWN))]
+    names = sorted(dict(labels)["__name__"] for labels in (FOO, ACTUAL, FORECAST, MASE, PSI, OWN))
     assert view.label_values("__name__", [], 0, 2_000, budget) == names
     assert {name: one[0].type for name, one in view.metadata(None, budget).items()} == {
+        **dict.fromkeys(names, "gauge"),
         "foo": "counter",
-        **dict.fromkeys(names[1:], "gauge"),
     }
     assert list(view.metadata("foo", budget)) == ["foo"]
     assert list(view.metadata("sentinel_build_info", budget)) == ["sentinel_build_info"]
