@@ -101,7 +101,8 @@ class QueryApi:
         """Remember our own metrics until cancelled."""
         while True:
             await run_in_threadpool(self._record)
-            await asyncio.sleep(STEP_SECONDS)
+            started = self.services.live.served.snapshot.read_at is not None
+            await asyncio.sleep(STEP_SECONDS if started else 1.0)
 
     def _record(self) -> None:
         try:
