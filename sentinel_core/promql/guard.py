@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sentinel_core.promql.errors import BadQueryError, NotSupportedError
-from sentinel_core.promql.limits import MAX_BYTES, MAX_DEPTH, MAX_OPERATORS
+from sentinel_core.promql.limits import MAX_BYTES, MAX_DEPTH, MAX_EXPRESSIONS, MAX_OPERATORS
 
 TOKEN = re.compile(
     r"""
@@ -71,7 +71,7 @@ def check(text: str) -> Checked:
     negated: dict[int, str] = {}
     ats: list[str] = []
     opened: list[str] = []
-    operators = 0
+    operators = expressions = 0
     negation = None  # where `!=` or `!~` of a matcher stands, directly before its string
     at = False  # the @ modifier's time is what comes next
     for token in TOKEN.finditer(text):
@@ -95,6 +95,9 @@ def check(text: str) -> Checked:
             operators += 1
             if operators > MAX_OPERATORS:
                 raise BadQueryError(f"parse error: more than {MAX_OPERATORS} operators; split the query")
+            expressions += part in ("=~", "!~")
+            if expressions > MAX_EXPRESSIONS:
+                raise BadQueryError(f"parse error: more than {MAX_EXPRESSIONS} regular expressions; join them with |")
         elif part in "\"'`":
             raise BadQueryError("parse error: unterminated quoted string")
         if kind != "blank":

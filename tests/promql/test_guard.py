@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sentinel_core.promql import guard
 from sentinel_core.promql.errors import BadQueryError, NotSupportedError, QueryError
-from sentinel_core.promql.limits import MAX_BYTES, MAX_DEPTH, MAX_OPERATORS
+from sentinel_core.promql.limits import MAX_BYTES, MAX_DEPTH, MAX_EXPRESSIONS, MAX_OPERATORS
 from sentinel_core.promql.parse import format_query, parse, parse_selector
 
 WORDS = (
@@ -39,7 +39,7 @@ WORDS = (
         "'\\" * 2_000,
         '"' * 7_999,
         "`" * 7_999,
-        "foo{" + ",".join(['a=~"x"'] * 500) + "}",
+        "foo{" + ",".join(f'a=~"x{n}"' for n in range(MAX_EXPRESSIONS + 1)) + "}",
         "\0",
         "foo\0",
         'foo{a="\\q"}',

@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentinel_core.promql import matchers
-from sentinel_core.promql.errors import BadQueryError, QueryTimeoutError
-from sentinel_core.promql.limits import Budget
+from sentinel_core.promql.errors import BadQueryError
 from sentinel_core.promql.values import Labels
 from sentinel_core.series import Matcher
 
@@ -69,16 +68,9 @@ def test_an_expression_that_re2_refuses_is_an_error_of_the_query(expression: str
 
 def test_an_unkind_expression_takes_no_exponential_time() -> None:
     """What holds `re` for hours is answered at once."""
-    unkind = [Matcher("job", "=~", "(a+)+b"), Matcher("env", "!~", "(x|x)*y")]
+    unkind = [Matcher("job", "=~", "(a+)+b|(.{0,30}){30}b"), Matcher("env", "!~", "(x|x)*y")]
     series = [(("env", "x" * 50), ("job", "a" * n)) for n in range(1_000)]
     assert not matchers.compile(unkind).matches(series).any()
-
-
-def test_matching_ends_with_the_time() -> None:
-    """A query whose time is up does not test the rest of its values."""
-    late = Budget(deadline=0.0, clock=lambda: 1.0)
-    with pytest.raises(QueryTimeoutError):
-        matchers.compile([Matcher("job", "=~", "a+")]).matches(SERIES, late)
 
 
 _VALUES = st.text(ascii_lowercase[:3], max_size=4)
