@@ -99,7 +99,7 @@ async def in_server_ms(app: Any, path: str, repeats: int) -> list[float]:
         started = time.perf_counter()
         await app(dict(scope), client.receive, client.send)
         spent.append((time.perf_counter() - started) * 1e3)
-        if client.status != 200 or client.size < 1_000:
+        if client.status != 200 or client.size < 50:
             raise SystemExit(f"{path} answers {client.status} with {client.size} bytes")
     return spent
 

@@ -38,7 +38,7 @@ from sentinel_core.query.own_metrics import STEP_SECONDS, ModelsOf, OwnMetrics
 from sentinel_core.query.production import ProductionSource
 from sentinel_core.query.quality import QualitySource
 from sentinel_core.query.sources import OurSource, Sources
-from sentinel_core.query.upstream import Upstream
+from sentinel_core.query.upstream import Upstream, UpstreamError
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ PREFIX = "/api/v1"
 BODY_SECONDS = 30.0  # a form that has not come by then does not come
 SEND_SECONDS = 30.0  # a client that takes no megabyte in that time takes no more
 WAITING_PER_THREAD = 16  # queries that wait: a dashboard sends dozens at once
+FORWARDING_PER_THREAD = 4  # queries that Prometheus works on, meanwhile: where it hangs, ours are answered all the same
 PIECE_BYTES = 1 << 20  # of an answer that are sent at once
 _GZIP_LEVEL, _GZIP_FORMAT = 1, 31
 
@@ -91,6 +92,7 @@ class QueryApi:
         )
         self._concurrency = services.config().query_concurrency
         self._threads = ThreadPoolExecutor(self._concurrency, "sentinel-query")
+        self._forwarding = ThreadPoolExecutor(self._concurrency * FORWARDING_PER_THREAD, "sentinel-forward")
         self._under_way = 0
 
     def routes(self) -> list[BaseRoute]:
@@ -112,7 +114,8 @@ class QueryApi:
 
     def close(self) -> None:
         """Wait for the threads to end."""
-        self._threads.shutdown(cancel_futures=True)
+        for threads in (self._threads, self._forwarding):
+            threads.shutdown(cancel_futures=True)
         self._upstreams.close()
 
     @contextlib.contextmanager
@@ -134,8 +137,11 @@ class QueryApi:
     async def ask(self, request: Request, endpoint: str) -> Ask:
         """Read a request; QueryError and HTTPException for what is not answered."""
         projects = await self._projects(request)
-        async with asyncio.timeout(BODY_SECONDS):
-            form = await read_form(request)
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                form = await read_form(request)
+        except TimeoutError:
+            raise HTTPException(408, f"the form did not arrive within {BODY_SECONDS:g} s") from None
         config = self.services.config()
         seconds = float(parse_duration(config.query_timeout))
         if form.text("timeout"):
@@ -156,9 +162,14 @@ class QueryApi:
             raise HTTPException(403, f"{caller.principal.actor} may not read; make a key with --scope read")
         return await access.projects(caller.principal)
 
-    async def piece(self, pieces: Iterator[bytes], compress: "_Compress") -> tuple[bytes, bool]:
+    async def piece(self, ask: Ask, pieces: Iterator[bytes], compress: "_Compress") -> tuple[bytes, bool]:
         """Return the next bytes of an answer, and whether they are the last."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _next_piece, pieces, compress)
+        loop = asyncio.get_running_loop()
+        if not ask.forwarding:
+            body, last = await loop.run_in_executor(self._threads, _next_piece, pieces, compress)
+            if not ask.forwarding:
+                return body, last
+        return await loop.run_in_executor(self._forwarding, _next_piece, pieces, compress)
 
 
 class _Upstreams:
@@ -204,6 +215,8 @@ def _next_piece(pieces: Iterator[bytes], compress: _Compress) -> tuple[bytes, bo
     """On a thread: up to PIECE_BYTES more of an answer, and whether that was all."""
     parts, size = [], 0
     for piece in pieces:
+        if not piece:  # what follows is for other threads
+            return b"", False
         parts.append(piece)
         size += len(piece)
         if size >= PIECE_BYTES:
@@ -243,14 +256,11 @@ class _Endpoint:
                     return await self._answer(ask, request, send)
             except ClientDisconnect:
                 return "gone"
-            except TimeoutError:
-                outcome = "bad_data"
-                response = _failure(408, outcome, f"the form did not arrive within {BODY_SECONDS:g} s")
             except HTTPException as error:
                 outcome = _REFUSALS.get(error.status_code, "bad_data")
                 response = _failure(error.status_code, outcome, error.detail, error.headers)
             except QueryError as error:
-                outcome = "rejected" if isinstance(error, RejectedError) else error.kind
+                outcome = _OUTCOMES.get(type(error), error.kind)
                 response = _failure(error.status, error.kind, str(error))
             except SentinelError as error:
                 outcome = "unavailable"
@@ -267,7 +277,7 @@ class _Endpoint:
         pieces, compress = self._work(ask), _Compress(accepts_gzip(request.headers.get("accept-encoding", "")))
         watch = asyncio.create_task(_watch(request, ask))
         try:
-            body, last = await self._api.piece(pieces, compress)
+            body, last = await self._api.piece(ask, pieces, compress)
             outcome = "success" if ask.status < 400 else "refused_upstream"
             headers = {"content-type": ask.media_type, **compress.headers}
             if last:
@@ -288,6 +298,7 @@ class _Endpoint:
             raise
         finally:
             watch.cancel()
+            ask.budget.deadline = float("-inf")  # a thread may still be at it, where the server stops
 
     async def _rest(self, pieces: Iterator[bytes], compress: _Compress, body: bytes, ask: Ask, send: Send) -> None:
         last = False
@@ -298,9 +309,10 @@ class _Endpoint:
                 return
             if ask.gone:
                 raise ConnectionError("the client has gone")
-            body, last = await self._api.piece(pieces, compress)
+            body, last = await self._api.piece(ask, pieces, compress)
 
 
+_OUTCOMES = {RejectedError: "rejected", UpstreamError: "refused_upstream"}
 _REFUSALS = {401: "unauthorized", 403: "forbidden"}
 
 

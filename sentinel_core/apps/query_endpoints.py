@@ -27,6 +27,7 @@ class Ask:
     label: str = ""  # of label/{name}/values
     status: int = 200
     media_type: str = JSON
+    forwarding: bool = False  # Prometheus answers the whole request
     gone: bool = False  # the client is
 
     def notes(self) -> Notes:
@@ -50,8 +51,10 @@ class Ask:
         return start - LOOKBACK, end
 
     def forward(self) -> Iterator[bytes]:
-        """Pass the whole request on."""
+        """Pass the whole request on: after an empty piece, behind which the work is Prometheus'."""
         assert self.view.upstream is not None
+        self.forwarding = True
+        yield b""
         with self.view.upstream.forward(self.endpoint, self.form.pairs, self.budget) as forwarded:
             self.status, self.media_type = forwarded.status, forwarded.content_type
             yield from forwarded.pieces

@@ -1,7 +1,9 @@
 """The query API as its clients meet it: forms, times, errors, lists, and what is passed on."""
 
+import asyncio
 import gzip
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -249,11 +251,14 @@ class Upstream:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.hold = threading.Event()  # set: it does not answer
         self.answer: Response = JSONResponse({"status": "success", "data": {"resultType": "vector", "result": []}})
 
     async def respond(self, request: Request) -> Response:
         form = dict(request.query_params) | dict(await request.form())
         self.asked.append((request.url.path, form))
+        while self.hold.is_set():
+            await asyncio.sleep(0.01)
         return self.answer
 
 

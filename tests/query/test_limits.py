@@ -142,6 +142,19 @@ def test_a_client_that_does_not_read_holds_no_memory(client: httpx.Client, monke
         assert len(made) < 50
 
 
+def test_prometheus_hangs(fleet: Fleet) -> None:
+    """What is passed on waits on threads of its own, so that forecasts go on being answered."""
+    upstream = Upstream()
+    hanging = replace(fleet.config, query_concurrency=1)
+    with passing_through(Fleet(hanging, fleet.store), upstream) as client, ThreadPoolExecutor(2) as threads:
+        upstream.hold.set()
+        waiting = [threads.submit(client.get, "/api/v1/query?query=up") for _ in range(2)]
+        eventually(lambda: len(upstream.asked) == 2)
+        assert len(data(client.get("/api/v1/query", params={"query": NAME, "time": NOW + 60}))["result"]) == 3
+        upstream.hold.clear()
+        assert [one.result().status_code for one in waiting] == [200, 200]
+
+
 # ---- who may ask
 
 
