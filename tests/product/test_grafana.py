@@ -1,6 +1,7 @@
 """The running demo behind Grafana's queries, rulers and other people's clients."""
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -104,7 +105,7 @@ def test_promtool_is_a_client(demo: str, arguments: list[str]) -> None:
     filled = [text.format(base=demo, past=now - 600, future=now + 600) for text in arguments]
     done = subprocess.run(["promtool", "query", *filled], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "shop-" in done.stdout or "instance" in done.stdout
+    assert "web-1" in done.stdout
 
 
 def test_a_client_library_works(demo: str) -> None:
@@ -131,7 +132,7 @@ def test_shipped_forecast_rules_fire_through_vmalert(demo: str, tmp_path: Path) 
     """vmalert evaluates them against our address, and a real Alertmanager gets the alert."""
     program = shutil.which("vmalert")
     if program is None:
-        pytest.skip("no vmalert on PATH; apt-get install victoria-metrics")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no vmalert on PATH; apt-get install victoria-metrics")
     [port] = free_ports(1)
     with running_alertmanager(tmp_path) as alertmanager, (tmp_path / "vmalert.log").open("wb") as log:
         arguments = [
