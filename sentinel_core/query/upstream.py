@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from sentinel_core.config import SentinelConfig
-from sentinel_core.errors import SourceError
+from sentinel_core.errors import ConfigError, SourceError
 from sentinel_core.prometheus.client import MAX_POINTS, MAX_SAMPLES, PrometheusClient, Streamed
 from sentinel_core.prometheus.decode import Answer, Description, NativeHistogramsError, Rows, rows, successful
 from sentinel_core.promql.errors import NotSupportedError, QueryError, TooBusyError
@@ -61,17 +61,22 @@ class Upstream:
     the budget's time is up, and ExecutionError where it answers with more than the budget allows.
     """
 
-    def __init__(self, client: PrometheusClient) -> None:
+    def __init__(self, client: PrometheusClient | ConfigError) -> None:
+        """client: or why there is none, which is told to whoever asks: our own series are there all the same."""
         self._client = client
 
     @classmethod
     def of(cls, config: SentinelConfig) -> "Upstream":
-        """Make one of the configured Prometheus; ConfigError where its secrets are missing."""
-        return cls(PrometheusClient(config.prometheus_url, auth=config.auth))
+        """Make one of the configured Prometheus."""
+        try:
+            return cls(PrometheusClient(config.prometheus_url, auth=config.auth))
+        except ConfigError as error:  # a secret is not in our environment, for example
+            return cls(error)
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        if isinstance(self._client, PrometheusClient):
+            self._client.close()
 
     @contextmanager
     def forward(self, endpoint: str, form: Form, budget: Budget) -> Iterator[Forwarded]:
@@ -81,7 +86,7 @@ class Upstream:
             fields.setdefault(name, []).append(value)
         with self._open(endpoint, fields, budget) as answer:
             if "json" not in answer.content_type:
-                raise self._no_prometheus(answer)
+                raise _no_prometheus(answer)
             yield Forwarded(answer.status, answer.content_type, answer.pieces)
 
     def vector(
@@ -164,11 +169,13 @@ class Upstream:
         except NativeHistogramsError:
             raise NotSupportedError("native histograms") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise self._no_prometheus(answer) from None
+            raise _no_prometheus(answer) from None
 
     @contextmanager
     def _open(self, endpoint: str, fields: Mapping[str, str | Sequence[str]], budget: Budget) -> Iterator[Streamed]:
         """An answer that comes in pieces; what goes wrong on the way is a QueryError."""
+        if isinstance(self._client, ConfigError):
+            raise TooBusyError(f"Prometheus cannot be asked: {'; '.join(self._client.problems)}")
         budget.check()
         method = "POST" if endpoint in _FORMS else "GET"
         seconds = max(0.001, min(budget.deadline - budget.clock(), LONGEST_SECONDS))
@@ -178,12 +185,6 @@ class Upstream:
             self._client.stream(endpoint, fields, seconds=seconds, method=method) as answer,
         ):
             yield Streamed(answer.status, answer.content_type, answer.location, _checked(answer.pieces, budget))
-
-    def _no_prometheus(self, answer: Streamed) -> TooBusyError:
-        return TooBusyError(
-            f"Prometheus at {self._client.url} answers {answer.status} with {answer.content_type or 'something'} that "
-            "is not Prometheus' JSON; is prometheus_url the address of Prometheus itself, with the right credentials?"
-        )
 
 
 class _Parts:
@@ -253,6 +254,13 @@ def union(parts: Sequence[Vector], steps: int) -> Vector:
 def _next(size: int, samples: int, most: int) -> int:
     """How much to ask for after `size` brought so many samples, so that no answer has more than MAX_SAMPLES."""
     return max(1, min(most, size * MAX_SAMPLES // max(1, samples)))
+
+
+def _no_prometheus(answer: Streamed) -> TooBusyError:
+    return TooBusyError(
+        f"prometheus_url answers {answer.status} with {answer.content_type or 'something'} that is not Prometheus' "
+        "JSON; is it the address of Prometheus itself, with the right credentials?"
+    )
 
 
 def _checked(pieces: Iterator[bytes], budget: Budget) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
+from sentinel_core.config import AuthConfig, SentinelConfig
 from sentinel_core.prometheus import PrometheusClient
 from sentinel_core.promql.errors import ExecutionError, NotSupportedError, QueryError, QueryTimeoutError, TooBusyError
 from sentinel_core.promql.limits import Budget
@@ -153,11 +154,20 @@ def test_nobody_there() -> None:
         pass
 
 
+def test_a_missing_secret_is_told_to_whoever_asks() -> None:
+    """Making the source raises nothing: what is ours is answered all the same."""
+    config = SentinelConfig(auth=AuthConfig(bearer_token_env="NOBODY_SET_THIS"))
+    upstream = Upstream.of(config)
+    with pytest.raises(TooBusyError, match="the environment variable NOBODY_SET_THIS is not set"):
+        upstream.series(parse_selector("up"), 0, 1, Budget())
+    upstream.close()
+
+
 @pytest.mark.parametrize(
     ("status", "body", "content_type", "error", "words"),
     [
         (302, "to the login", "text/html", TooBusyError, "302 with text/html that is not Prometheus' JSON"),
-        (200, "<html>", "application/json", TooBusyError, "is prometheus_url the address"),
+        (200, "<html>", "application/json", TooBusyError, "is it the address of Prometheus itself"),
         (
             200,
             '{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"histograms":[[1,{}]]}]}}',
