@@ -247,11 +247,14 @@ def _computed(
     Those together that have the same buckets at a step; rows: int64 [H, B].
     """
     present = vector.present[rows].transpose(0, 2, 1).reshape(-1, len(bounds))  # [H T, B]
-    patterns, pattern_of = np.unique(present, axis=0, return_inverse=True)
-    for number, there in enumerate(patterns):
-        if not there.any():
+    here = present.sum(axis=1)
+    partly = np.flatnonzero((here > 0) & (here < len(bounds)))
+    patterns, pattern_of = np.unique(present[partly], axis=0, return_inverse=True)
+    cells = [np.flatnonzero(here == len(bounds)), *[partly[pattern_of == number] for number in range(len(patterns))]]
+    for there, of_pattern in zip([np.ones(len(bounds), bool), *patterns], cells, strict=True):
+        if not len(of_pattern):
             continue
-        histogram, step = np.nonzero(pattern_of.reshape(len(rows), -1) == number)
+        histogram, step = np.divmod(of_pattern, vector.values.shape[1])
         buckets, starts = np.unique(bounds[there], return_index=True)
         counts = vector.values[rows[histogram][:, there], step[:, None]]
         counts = np.add.reduceat(counts, starts, axis=1)  # equal bounds that are written differently are one bucket
