@@ -1,6 +1,6 @@
 """A tree and a source make values: every node is evaluated for all series and all steps at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -35,6 +35,12 @@ V = TypeVar("V", Scalar, Vector, Scalar | Text | Vector)
 
 SUBQUERY_STEP = 60_000  # ms: of a subquery that names none, as Prometheus' evaluation_interval
 _OWN_TIME = frozenset({"time", "timestamp", "predict_linear"})  # a step's own time counts, whatever the arguments say
+_OF_QUERY: Mapping[str, Callable[[int, int, int], int]] = {
+    "start": lambda start, end, step: start,
+    "end": lambda start, end, step: end,
+    "range": lambda start, end, step: end - start,
+    "step": lambda start, end, step: step,
+}
 _METADATA = frozenset({"__type__", "__unit__"})
 
 
@@ -210,13 +216,17 @@ class _Evaluation:
         vector = vector.seen()
         self.budget.spend(int(vector.present.sum()))
         names = set(vector.rows(vector.nameless).labels)
-        return to_samples(replace(vector, nameless=np.zeros(len(vector.labels), bool)), inner), ends, names
+        return to_samples(vector, inner), ends, names
 
     def _called(
         self, node: Call, args: Sequence[Scalar | Text | Vector], ranged: MatrixSelector | Subquery | None, at: IntArray
     ) -> Scalar | Vector:
         if ranged is not None:
             return self._over_time(node, ranged, args, at)
+        if node.function in _OF_QUERY:
+            if not np.array_equal(at, times(self.start, self.end, self.step)):
+                raise NotSupportedError(f"{node.function}() in a subquery")
+            return Scalar(np.full(len(at), _OF_QUERY[node.function](self.start, self.end, self.step) / 1000))
         if node.function == "timestamp" and not args:
             asked = node.args[0]
             assert isinstance(asked, VectorSelector)

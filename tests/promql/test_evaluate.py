@@ -125,6 +125,7 @@ def test_a_range_as_an_answer_is_ordered_and_has_no_stale_markers() -> None:
     ("text", "what"),
     [
         ("info(up)", r"info\(\)"),
+        ("max_over_time(vector(start())[5m:1m])", r"start\(\) in a subquery"),
         ('histogram_quantiles(up, "q", 0.5)', r"histogram_quantiles\(\)"),
         ('abs({job="api"})[5m:1m]', "differ only by a name"),
     ],
