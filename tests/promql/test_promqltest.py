@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.promqltest import main, milliseconds, run
+from tests.promqltest import main, run
+from tests.promqltest_language import milliseconds
 
 CASES = sorted((Path(__file__).parent / "cases").glob("*.test"))
 SHARED = sorted((Path(__file__).parents[3] / "shared" / "promqltest").glob("*.test"))
