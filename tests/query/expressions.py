@@ -142,6 +142,7 @@ class Expressions:
             self._histogram: 1,
             self._relabelled: 1,
             self._absent: 1,
+            self._counted: 1,
             self._timestamp: 1,
         }
         (kind,) = self._rng.choices(list(kinds), list(kinds.values()))
@@ -219,8 +220,11 @@ class Expressions:
                 "predict_linear",
                 "changes",
                 "resets",
+                "double_exponential_smoothing",
             ),
         )
+        if function == "double_exponential_smoothing":
+            return f"double_exponential_smoothing({matrix}, {self._pick('0.1', '0.9')}, {self._pick('0.2', '0.8')})"
         if function == "quantile_over_time":
             return f"quantile_over_time({self._pick('0', '0.3', '0.5', '0.99', '1', '1.2', '-1')}, {matrix})"
         if function == "predict_linear" and "@" in matrix:
@@ -310,14 +314,19 @@ class Expressions:
         return self._pick(
             f'label_replace({inner}, "host", "$1-x", "instance", "([ab])")',
             f'label_replace({inner}, "kind", "", "kind", ".*")',
+            f'label_replace({inner}, "job", "${{letter}}$2", "job", "(?P<letter>.)(..)")',
             f'label_join({inner}, "both", "/", "instance", "job")',
         )
+
+    def _counted(self, depth: int) -> str:
+        return f'count_values {self._clause()} ("value", {self.selector("flappy")})'
 
     def _absent(self, depth: int) -> str:
         return self._pick(
             f"absent({self.vector(depth - 1)})",
             f"absent_over_time({self.selector('flappy', '[3m]')})",
             'absent(nothing{job="x", code=~"y"})',
+            'absent(nothing{job="x", job="y", zone!="z"})',
         )
 
     def _timestamp(self, depth: int) -> str:
