@@ -28,6 +28,7 @@ def files() -> Iterator[tuple[str, str]]:
     default = SentinelConfig()
     yield from texts(url=default.sidecar_url, interval="15s", folder=EXAMPLE_FOLDER, with_key=False).items()
     yield "rules/forecasts.yaml", _yaml({"groups": rules.FORECASTS})
+    yield "rules/quality.yaml", _yaml({"groups": rules.QUALITY})
     yield "rules/sentinel.yaml", _yaml({"groups": rules.SELF})
 
 

@@ -1,7 +1,8 @@
 """Recording and alert rules, as data for `generate`.
 
 `forecasts` look ahead, so they are evaluated against Sentinel's own query API (by vmalert, or by any ruler with a
-Prometheus datasource); `sentinel` are for a Prometheus that scrapes Sentinel, and watch over Sentinel itself.
+Prometheus datasource), and so are the recordings of `quality`, for a ruler that has somewhere to write to; `sentinel`
+are for a Prometheus that scrapes Sentinel, and watch over Sentinel itself.
 """
 
 from typing import Any
@@ -23,33 +24,29 @@ def alert(name: str, expr: str, summary: str, description: str, *, wait: str = "
 
 _NOT_FORECAST = "ignoring(sentinel_horizon, sentinel_version)"
 
-FORECASTS = [
+QUALITY = [
     {
         "name": "sentinel-forecast-quality",
         "interval": "1m",
         "rules": [
             record("lead:sentinel_mase:avg", 'avg by (sentinel_lead) ({__name__=~".+_sentinel_mase"})'),
             record("lead:sentinel_coverage:avg", 'avg by (sentinel_lead) ({__name__=~".+_sentinel_coverage"})'),
-            alert(
-                "ForecastWorseThanNaive",
-                'quantile by (sentinel_lead) (0.5, {__name__=~".+_sentinel_mase"}) > 1.2',
-                "Forecasts {{ $labels.sentinel_lead }} ahead are worse than repeating yesterday",
-                'The median MASE is {{ $value | printf "%.2f" }}. Look at the dashboard Forecast quality, and choose '
-                "another model_class or a longer history for the watches that stand out.",
-                wait="1h",
-                severity="warning",
-            ),
         ],
-    },
+    }
+]
+
+FORECASTS = [
     {
         "name": "sentinel-forecasts",
         "interval": "1m",
         "rules": [
             alert(
                 "ForecastDiskFull",
-                'max_over_time({__name__=~".*disk.*(used|usage)_ratio_sentinel_predicted"}[1h] offset -1h) > 0.9',
+                # without the version, as a retraining is no new alert
+                "max without (sentinel_version) "
+                '(max_over_time({__name__=~".*disk.*(used|usage)_ratio_sentinel_predicted"}[1h] offset -1h)) > 0.9',
                 "A disk is expected to be 90 % full within the hour",
-                "Expected: {{ $value | humanizePercentage }} of {{ $labels.instance }}{{ $labels.device }}.",
+                "Expected: {{ $value | humanizePercentage }} of the disk of {{ $labels.instance }}.",
                 severity="warning",
             ),
             alert(
@@ -59,6 +56,15 @@ FORECASTS = [
                 "{{ $labels.mountpoint }} of {{ $labels.instance }} is expected to have less than 10 % left",
                 "Expected: {{ $value | humanizePercentage }} left within the hour. node_filesystem_size_bytes comes "
                 "from Prometheus through Sentinel: query_passthrough has to be on.",
+                severity="warning",
+            ),
+            alert(
+                "ForecastWorseThanNaive",
+                'quantile by (sentinel_lead) (0.5, {__name__=~".+_sentinel_mase"}) > 1.2',
+                "Forecasts {{ $labels.sentinel_lead }} ahead are worse than repeating yesterday",
+                'The median MASE is {{ $value | printf "%.2f" }}. Look at the dashboard Forecast quality, and choose '
+                "another model_class or a longer history for the watches that stand out.",
+                wait="1h",
                 severity="warning",
             ),
             alert(

@@ -158,8 +158,8 @@ class Sheet:
         for start in range(0, self._width, WIDTH):
             span = slice(start, start + WIDTH)
             there = (self._leads[:, span] > 0).any(axis=1)
-            parts = (array[there, span] for array in (self._values, self._versions, self._leads))
-            found.append(Chunk(self._fingerprints[there], *parts, position, generation))
+            values, versions, leads = self._values[there, span], self._versions[there, span], self._leads[there, span]
+            found.append(Chunk(self._fingerprints[there], values, versions, leads, position, generation))
         return found
 
     def _grow(self, fingerprints: IntArray) -> None:
@@ -276,6 +276,6 @@ def versions_in(block: Block, fingerprints: IntArray) -> list[tuple[int, IntArra
 
 def distinct(versions: NDArray[np.int32]) -> list[int]:
     """Ascending distinct versions; usually there is one."""
-    if len(versions) and (versions == versions[0]).all():
-        return versions[:1].tolist()
-    return unique(versions.astype(np.int64)).tolist()
+    same = len(versions) and (versions == versions[0]).all()
+    found: list[int] = (versions[:1] if same else unique(versions.astype(np.int64))).tolist()
+    return found

@@ -72,7 +72,7 @@ def test_written_files_are_for_the_sentinel_at_hand(tmp_path: Path) -> None:
 
 
 @pytest.mark.prometheus
-@pytest.mark.parametrize("name", ["forecasts", "sentinel"])
+@pytest.mark.parametrize("name", ["forecasts", "quality", "sentinel"])
 def test_rules_pass_their_unit_tests(name: str, tmp_path: Path) -> None:
     """promtool reads them, and each alert fires when it should."""
     tests = Path(__file__).parent / "rules" / f"{name}.yaml"
