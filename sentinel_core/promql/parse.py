@@ -40,6 +40,7 @@ _GROUPS: dict[str, Literal["left", "right"]] = {
     "VectorMatchCardinality.ManyToOne": "left",
     "VectorMatchCardinality.OneToMany": "right",
 }
+_UNARY_PLUS = re.compile(r"((?:^|[(,+*/%^=<>-])\s*)\+")
 # Valid in newer Prometheus, unknown to the parser; in texts without strings.
 _UNKNOWN = {
     "smoothed and anchored": re.compile(r"\b(smoothed|anchored)\b", re.IGNORECASE),
@@ -93,6 +94,11 @@ def format_query(text: str) -> str:
 
 def _parse(checked: guard.Checked) -> promql_parser.Expr:
     try:
+        negated = checked.text
+        while (more := _UNARY_PLUS.sub(r"\1-", negated)) != negated:
+            negated = more
+        if negated != checked.text:
+            promql_parser.parse(negated)  # the parser lets a plus stand before anything, a minus only where both may
         return promql_parser.parse(checked.text)
     except BaseException as error:  # a panic of the parser is no Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit)):

@@ -10,7 +10,7 @@ from sentinel_core.promql.errors import ExecutionError, NotSupportedError, Query
 from sentinel_core.promql.evaluate import evaluate
 from sentinel_core.promql.limits import MAX_DEPTH, MAX_OPERATORS, Budget
 from sentinel_core.promql.parse import parse
-from sentinel_core.promql.values import Labels, Notes, Samples, Scalar, Text, Vector
+from sentinel_core.promql.values import Notes, Samples, Scalar, Text, Vector
 from tests.promqltest import MemorySource
 
 MINUTE = 60_000
@@ -147,7 +147,7 @@ def test_a_name_at_some_steps_only() -> None:
 @pytest.mark.parametrize("text", ["up", "rate(up[5m])"])
 def test_labels_that_stand_for_metadata(text: str) -> None:
     """Prometheus drops __type__ and __unit__ with the name, in ways of its own."""
-    memory, labels = MemorySource(), (("__name__", "up"), ("__type__", "gauge"))
-    memory.load(Labels(labels), MINUTE, [1.0])
+    memory = MemorySource()
+    memory.load((("__name__", "up"), ("__type__", "gauge")), MINUTE, [1.0])
     with pytest.raises(NotSupportedError, match="__type__"):
         ask(text, memory)

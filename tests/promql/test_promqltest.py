@@ -72,6 +72,7 @@ def test_points_are_read_as_prometheus_writes_them() -> None:
         ("eval instant at 0 sum(up)\n  expect warn\n  {} 1", "wrong"),
         ('eval instant at 0 up smoothed\n  up{job="api"} 1', "unsupported"),
         ("eval sometimes up", "unsupported"),
+        ("eval instant at 0 1 - +(up[5m])\n  expect fail", "passed"),
     ],
 )
 def test_outcomes(case: str, outcome: str) -> None:
