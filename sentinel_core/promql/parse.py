@@ -3,12 +3,13 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
 import promql_parser
 
-from sentinel_core.promql import guard, matchers, positions
+from sentinel_core.promql import guard, matchers, positions, spans
 from sentinel_core.promql.errors import BadQueryError, NotSupportedError
 from sentinel_core.promql.tree import (
     Aggregation,
@@ -103,6 +104,8 @@ def _parse(checked: guard.Checked) -> promql_parser.Expr:
     except BaseException as error:  # a panic of the parser is no Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
+        if (text := spans.computed(checked.text)) != checked.text:
+            return _parse(replace(checked, text=text))
         bare = re.sub(r"\{[^{}]*\}", "", checked.text)
         for what, pattern in _UNKNOWN.items():
             if pattern.search(bare):
