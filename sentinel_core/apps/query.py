@@ -33,6 +33,7 @@ from sentinel_core.promql import answer
 from sentinel_core.promql.errors import QueryError, QueryTimeoutError, TooBusyError
 from sentinel_core.promql.limits import Budget
 from sentinel_core.query.actuals import ActualSource
+from sentinel_core.query.forecast_watches import Watches
 from sentinel_core.query.forecasts import ForecastSource
 from sentinel_core.query.own_metrics import STEP_SECONDS, ModelsOf, OwnMetrics
 from sentinel_core.query.production import ProductionSource
@@ -82,10 +83,11 @@ class QueryApi:
         self.metrics = QueryMetrics(registry)
         self._upstreams = _Upstreams(services.config)
         self._own = OwnMetrics(registry, lambda: services.live.served.snapshot)
+        watches = Watches(services.store, services.config)
         self._sources = Sources(
-            forecasts=ForecastSource(services.store, services.config),
-            quality=QualitySource(services.store, services.config),
-            actuals=ActualSource(services.store, services.config, services.now),
+            forecasts=ForecastSource(services.store, watches),
+            quality=QualitySource(services.store, services.config, watches),
+            actuals=ActualSource(services.store, services.config, watches, services.now),
             production=self._production,
             own=self._own,
             upstream=self._upstreams.current,
