@@ -27,23 +27,31 @@ from sentinel_core.series import Matcher
 from sentinel_core.windows import IntArray
 from tests.promqltest_language import HISTOGRAM, Case, Point, UnreadableError, milliseconds, read_case, read_series
 
+_START = re.compile(r"@st\s+\S")  # a line that gives the points of the next one the times since when they count
 Answer = Scalar | Text | Vector | Samples
 
 
 @dataclass
 class MemorySource:
-    """A `Source` of what was loaded: by labels the times (ms) of points, their values, and where histograms are."""
+    """A `Source` of what was loaded: by labels the times (ms) of points and their values.
+
+    refused: by labels and time, what is there that we do not support
+    """
 
     points: dict[Labels, dict[int, float]] = field(default_factory=dict)
-    histograms: dict[Labels, list[int]] = field(default_factory=dict)
+    refused: dict[Labels, dict[int, str]] = field(default_factory=dict)
 
     def load(self, labels: Labels, step: int, points: Sequence[Point]) -> None:
         """Add points, one every `step` milliseconds from 0."""
         for number, point in enumerate(points):
             if point == HISTOGRAM:
-                self.histograms.setdefault(labels, []).append(number * step)
+                self.refuse(labels, number * step, "native histograms")
             elif point is not None:
                 self.points.setdefault(labels, {})[number * step] = float(point)
+
+    def refuse(self, labels: Labels, time: int, what: str) -> None:
+        """Whoever looks at this time of this series has no answer."""
+        self.refused.setdefault(labels, {})[time] = what
 
     def vector(
         self, matchers: Sequence[Matcher], times: IntArray, budget: Budget, *, timestamps: bool = False
@@ -53,11 +61,13 @@ class MemorySource:
         return look_back(samples, times, budget, timestamps=timestamps)
 
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
-        """Return all samples; NotSupportedError where native histograms are among start < t <= end."""
+        """Return all samples; NotSupportedError where one of start < t <= end is refused."""
         matching = compile_matchers(matchers)
-        touched = [one for one, at in self.histograms.items() if any(start < time <= end for time in at)]
-        if matching.matches(touched).any():
-            raise NotSupportedError("native histograms")
+        named = list(self.refused)
+        for row in np.flatnonzero(matching.matches(named)).tolist():
+            for time, what in self.refused[named[row]].items():
+                if start < time <= end:
+                    raise NotSupportedError(what)
         labels = sorted(self.points)
         kept = [labels[row] for row in np.flatnonzero(matching.matches(labels)).tolist()]
         ordered = [sorted(self.points[one].items()) for one in kept]
@@ -177,7 +187,13 @@ def _load(source: MemorySource, command: str, block: Sequence[str]) -> None:
     if match is None:
         raise UnreadableError(command)
     step = milliseconds(match[2])
-    for labels, points in dict(map(read_series, block)).items():  # of a series that is there twice, the last counts
+    starts = [line for line in block if _START.search(line)]
+    read = dict([read_series(line) for line in block if line not in starts])  # of a series twice, the last counts
+    for line in starts:
+        labels, _ = read_series(_START.split(line)[0] + " ")
+        for number in range(len(read.get(labels, []))):
+            source.refuse(labels, number * step, "start timestamps")
+    for labels, points in read.items():
         source.load(labels, step, points)
         if match[1]:  # buckets, sum and count become one native histogram beside them
             rest = {key: value for key, value in labels if key != "le"}

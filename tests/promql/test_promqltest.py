@@ -93,6 +93,13 @@ def test_buckets_loaded_with_their_native_histogram() -> None:
     assert verdict("eval instant at 0 count(size)\n  {} 1", loaded) == "unsupported"
 
 
+def test_start_timestamps_are_not_supported() -> None:
+    """Counters that say since when they count are refused, the others of the same block are not."""
+    loaded = 'load 1m\n  a_total{k="v"}@st -1mx2\n  a_total{k="v"} 0+1x2\n  b_total 0+1x2\n\n'
+    assert verdict("eval instant at 2m increase(a_total[2m])", loaded) == "unsupported"
+    assert verdict("eval instant at 2m increase(b_total[2m])\n  {} 2", loaded) == "passed"
+
+
 def test_durations() -> None:
     """Times are durations or seconds."""
     assert [milliseconds(text) for text in ("1h30m", "50ms", "-10s", "2.5", "1e3")] == [
