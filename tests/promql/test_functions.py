@@ -105,13 +105,14 @@ def test_replacements_expand_as_in_go(replacement: str, value: str) -> None:
 
 
 def test_series_that_become_one() -> None:
-    """Two series of one label set are an error at once, and what Prometheus does otherwise is not known."""
+    """Two series of one label set are an error where both have a value at a step, and one series otherwise."""
     vector = labelled((("l", "1"),), (("l", "2"),))
     with pytest.raises(ExecutionError, match="vector cannot contain metrics with the same labelset"):
         call("label_join", vector, "l", "")
-    apart = Vector.of(vector.labels, np.zeros((2, 2)), np.array([[True, False], [False, True]]))
-    with pytest.raises(NotSupportedError, match="never present at once"):
-        FUNCTIONS["label_join"]([apart, Text("l"), Text("")], TIMES, Notes())
+    apart = Vector.of(vector.labels, np.array([[1.0, 0.0], [0.0, 2.0]]), np.eye(2, dtype=bool))
+    joined = FUNCTIONS["label_join"]([apart, Text("l"), Text("")], TIMES, Notes())
+    assert isinstance(joined, Vector)
+    assert (joined.labels, joined.values.tolist(), joined.present.all()) == (((),), [[1.0, 2.0]], True)
 
 
 def test_series_that_are_nowhere_clash_with_nothing() -> None:
