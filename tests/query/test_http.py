@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sentinel_core.apps import query
+from sentinel_core.apps import query_threads
 from sentinel_core.apps.query_form import Form, label_name
 from sentinel_core.apps.sidecar import create_app
 from sentinel_core.promql.errors import BadQueryError
@@ -201,7 +201,7 @@ def test_gzip_where_it_is_asked_for(client: httpx.Client) -> None:
 
 def test_a_long_answer_leaves_in_pieces(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also compressed, as one member."""
-    monkeypatch.setattr(query, "PIECE_BYTES", 1 << 16)
+    monkeypatch.setattr(query_threads, "PIECE_BYTES", 1 << 16)
     asked = {"query": f"{NAME} or {NAME} offset 1d", "start": NOW, "end": NOW + 7199.3, "step": "0.7"}
     plain = client.get("/api/v1/query_range", params=asked, headers={"accept-encoding": "identity"})
     assert plain.headers.get("transfer-encoding") == "chunked"

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from starlette.responses import JSONResponse
 
 from sentinel_core.apps import query_endpoints
 from sentinel_core.apps.sidecar import create_app
@@ -24,7 +25,7 @@ from tests.api.world import PEPPER, TEST, World, open_world
 from tests.apps.server import eventually, running
 from tests.emitter.fleet import NOW, Fleet
 from tests.query.conftest import NAME
-from tests.query.test_http import Upstream, data, passing_through, refusal
+from tests.query.test_http import LABELS, Upstream, data, passing_through, refusal
 
 
 @pytest.mark.parametrize(
@@ -143,16 +144,23 @@ def test_a_client_that_does_not_read_holds_no_memory(client: httpx.Client, monke
 
 
 def test_prometheus_hangs(fleet: Fleet) -> None:
-    """What is passed on waits on threads of its own, so that forecasts go on being answered."""
+    """What it is asked for waits elsewhere, so that forecasts go on being answered; lists are of ours after a while."""
     upstream = Upstream()
     hanging = replace(fleet.config, query_concurrency=1)
-    with passing_through(Fleet(hanging, fleet.store), upstream) as client, ThreadPoolExecutor(2) as threads:
+    with passing_through(Fleet(hanging, fleet.store), upstream) as client, ThreadPoolExecutor(25) as threads:
+        upstream.answer = JSONResponse({"status": "success", "data": {"resultType": "matrix", "result": []}})
         upstream.hold.set()
-        waiting = [threads.submit(client.get, "/api/v1/query?query=up") for _ in range(2)]
-        eventually(lambda: len(upstream.asked) == 2)
+        asked = [f"{NAME} - up", *["up"] * 20]  # more than may wait for what is ours
+        waiting = [threads.submit(client.get, "/api/v1/query", params={"query": one}) for one in asked]
+        eventually(lambda: len(upstream.asked) == 5)
         assert len(data(client.get("/api/v1/query", params={"query": NAME, "time": NOW + 60}))["result"]) == 3
         upstream.hold.clear()
-        assert [one.result().status_code for one in waiting] == [200, 200]
+        assert [one.result().status_code for one in waiting] == [200] * 21
+        upstream.hold.set()
+        listed = client.get("/api/v1/labels?timeout=400ms")
+        assert set(LABELS) <= set(data(listed))
+        assert "did not answer" in listed.json()["warnings"][0]
+        upstream.hold.clear()
 
 
 # ---- who may ask

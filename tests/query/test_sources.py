@@ -1,15 +1,17 @@
 """Who is asked for which selector, and what callers of one project do not see."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 import httpx
 import numpy as np
 import pytest
 
+from sentinel_core.errors import ConfigError
 from sentinel_core.prometheus import PrometheusClient
 from sentinel_core.promql import matchers as matching
-from sentinel_core.promql.errors import BadQueryError
+from sentinel_core.promql.errors import BadQueryError, TooBusyError
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.parse import parse, parse_selector
 from sentinel_core.promql.values import LOOKBACK, Labels, Samples
@@ -127,6 +129,28 @@ def test_prometheus_is_not_asked_for_ours(view: View, prometheus: Prometheus) ->
     view.series_of([parse_selector("foo_sentinel_mase")], 0, 1, Budget())
     view.label_values("job", [parse_selector("foo_sentinel_predicted")], 0, 1, Budget())
     assert prometheus.asked == []
+
+
+def test_prometheus_is_away(sources: Sources) -> None:
+    """What would be of both is of ours alone, and says so; what is only Prometheus' is an error."""
+    away, budget = replace(sources, upstream=lambda: Upstream(ConfigError(["gone"]))), Budget()
+    both, foo = parse_selector('{job="api"}'), parse_selector("foo")
+    asks: list[tuple[Callable[[View], Iterable[object]], set[object]]] = [
+        (lambda view: view.vector(both, np.array([1_000]), budget).labels, {FORECAST, MASE, ACTUAL}),
+        (lambda view: view.samples(both, 0, 1_000, budget).labels, {FORECAST, MASE, ACTUAL}),
+        (lambda view: view.series_of([parse_selector("foo_sentinel_mase"), foo], 0, 2_000, budget), {MASE}),
+        (lambda view: view.label_names([], 0, 2_000, budget), {"__name__", "job", "project"}),
+        (lambda view: view.label_values("job", [both], 0, 2_000, budget), {"api"}),
+        (lambda view: set(view.metadata(None, budget)) & {"sentinel_build_info", "foo"}, {"sentinel_build_info"}),
+    ]
+    for ask, expected in asks:
+        view = away.of(None)
+        assert set(ask(view)) == expected
+        assert list(view.warnings) == ["only Sentinel's own series are here: Prometheus cannot be asked: gone"]
+    with pytest.raises(TooBusyError, match="gone"):
+        away.of(None).vector(foo, np.array([1_000]), budget)
+    with pytest.raises(TooBusyError, match="gone"):
+        away.of(None).label_names([foo], 0, 1_000, budget)
 
 
 @pytest.mark.parametrize(
