@@ -133,7 +133,7 @@ class QueryApi:
         access = self.services.access
         if access.reads_all(request):
             return None
-        caller = await access.caller(request)
+        caller = await access.caller(request, reading=True)
         if caller is None:
             headers = {"www-authenticate": "Bearer"}
             raise HTTPException(401, "send a key that may read: `Authorization: Bearer sml_live_…`", headers)

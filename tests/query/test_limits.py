@@ -203,6 +203,8 @@ def test_off_this_machine_it_needs_a_key(world: World) -> None:
         refusal(ask("1", **bearer("sml_live_wrong")), 401, "unauthorized")
         refusal(ask("1", **bearer(world.mine.keys["ingest"])), 403, "forbidden")
         assert ask("1", **mine).status_code == ask("1", **world.callers["viewer"]).status_code == 200
+        session = {"cookie": world.callers["viewer"]["cookie"]}  # no token: a question is no write, by POST neither
+        assert data(client.post("/api/v1/query", data={"query": "1", "csrf": "x"}, headers=session))["result"][1] == "1"
         for label in (client.get("/api/v1/labels"), client.get("/api/v1/rules")):
             refusal(label, 401, "unauthorized")
 
