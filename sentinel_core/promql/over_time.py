@@ -150,13 +150,13 @@ def _incremental_variance(ranges: Ranges) -> FloatArray:
     mean, mean_rest, squares, squares_rest = np.zeros((4, len(ranges.first)))
 
     def add(total: FloatArray, rest: FloatArray, value: FloatArray) -> tuple[FloatArray, FloatArray]:
-        grown, lost = sums.add(total, rest, np.where(there, value, 0.0))
+        grown, lost = sums.add(total, rest, value)
         return grown, np.where(np.isinf(grown), 0.0, lost)
 
     for position, values, there in ranges.one_by_one():
-        apart = values - (mean + mean_rest)
+        apart = np.where(there, values - (mean + mean_rest), 0.0)
         mean, mean_rest = add(mean, mean_rest, apart / (position + 1))
-        squares, squares_rest = add(squares, squares_rest, apart * (values - (mean + mean_rest)))
+        squares, squares_rest = add(squares, squares_rest, np.where(there, apart * (values - (mean + mean_rest)), 0.0))
     return (squares + squares_rest) / ranges.counts
 
 
@@ -270,8 +270,9 @@ def _growth_over_resets(some: Ranges) -> FloatArray:
     """What the ends differ by, and what each reset took: added one after the other, as Prometheus rounds them."""
     values = some.dense(np.nan)
     lost = np.where(values[1:] < values[:-1], values[:-1], 0.0)
-    growth: FloatArray = some.recording.values[some.last] - values[0]
-    return np.add.accumulate(np.concatenate([growth[None], lost]), axis=0)[-1]
+    apart = some.recording.values[some.last] - values[0]
+    growth: FloatArray = np.add.accumulate(np.concatenate([apart[None], lost]), axis=0)[-1]
+    return growth
 
 
 def _instant(counter: bool, ranges: Ranges) -> FloatArray:

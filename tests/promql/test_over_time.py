@@ -147,7 +147,7 @@ def test_a_counter_that_was_reset_goes_on_from_where_it_was() -> None:
 
 def test_resets_are_added_one_after_the_other() -> None:
     """What rounding takes, it takes in the order in which Prometheus adds."""
-    assert single("increase", [1e16, 1.0, 2.0]) == 0.0  # 2 - 1e16 is -1e16
+    assert single("increase", [1e17, 1.0, 2.0]) == 0.0  # 2 - 1e17 is -1e17
 
 
 def test_resets_of_huge_counters_outside_a_range_do_not_blur_it() -> None:
