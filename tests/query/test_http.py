@@ -251,12 +251,14 @@ class Upstream:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.headers: dict[str, str] = {}
         self.hold = threading.Event()  # set: it does not answer
         self.answer: Response = JSONResponse({"status": "success", "data": {"resultType": "vector", "result": []}})
 
     async def respond(self, request: Request) -> Response:
         form = dict(request.query_params) | dict(await request.form())
         self.asked.append((request.url.path, form))
+        self.headers |= dict(request.headers)
         while self.hold.is_set():
             await asyncio.sleep(0.01)
         return self.answer

@@ -220,3 +220,34 @@ def test_off_this_machine_it_needs_a_key(world: World) -> None:
         assert not upstream.asked
         assert ask("up", **bearer(every.text)).status_code == 200
         assert [path for path, _ in upstream.asked] == ["/api/v1/query"]
+        assert not {"authorization", "cookie"} & upstream.headers.keys()  # who asks us is nobody's business
+
+
+@pytest.mark.parametrize("everything", ['{__name__=~".+"}', '{project!=""}', '{project="other"}', "sentinel_incidents"])
+def test_a_projects_key_sees_nothing_of_others(world: World, everything: str) -> None:
+    """Whatever is asked by whatever endpoint, of series or in a list."""
+    upstream = Upstream()
+    span = {"start": WORLD_NOW - 3_600, "end": WORLD_NOW + 3_600}
+    asks: list[tuple[str, dict[str, Any]]] = [
+        ("query", {"query": everything, "time": WORLD_NOW + 60}),
+        ("query", {"query": f"{everything}[1h]", "time": WORLD_NOW + 60}),
+        ("query_range", {"query": f"count by (project) ({everything})", **span, "step": 60}),
+        ("series", {"match[]": everything}),
+        ("labels", {"match[]": everything}),
+        *[(f"label/{label}/values", {"match[]": everything, **span}) for label in ("project", "model", "__name__")],
+        ("label/project/values", {}),
+        ("metadata", {}),
+        ("query_exemplars", {"query": everything}),
+        ("rules", {}),
+    ]
+    with reached_from_elsewhere(world, upstream) as client:
+        seen = ""
+        for path, asked in asks:
+            headers = {"authorization": f"Bearer {world.mine.keys['read']}"}
+            answer = client.get(f"/api/v1/{path}", params=asked, headers=headers)
+            assert answer.status_code == 200, answer.text
+            seen += answer.text
+        assert '"other"' not in seen
+        assert "sentinel_build_info" not in seen
+        assert ('"default"' in seen) or "other" in everything
+        assert not upstream.asked
