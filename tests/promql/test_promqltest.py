@@ -72,6 +72,8 @@ def test_points_are_read_as_prometheus_writes_them() -> None:
         ("eval instant at 0 sum(up)\n  expect warn\n  {} 1", "wrong"),
         ('eval instant at 0 up smoothed\n  up{job="api"} 1', "unsupported"),
         ("eval sometimes up", "unsupported"),
+        ('eval instant at 0 up\n  up{job="api"} 1 1', "unsupported"),
+        ("eval instant at 2m start()\n  120", "passed"),
         ("eval instant at 0 1 - +(up[5m])\n  expect fail", "passed"),
     ],
 )
@@ -82,8 +84,16 @@ def test_outcomes(case: str, outcome: str) -> None:
 
 def test_what_cannot_be_loaded_judges_nothing() -> None:
     """Until it is cleared away, no case passes beside points that cannot be read."""
-    first, second = run("load 1m\n  up @1 2\n\neval instant at 0 1\n  1\n\nclear\neval instant at 0 1\n  1\n")
-    assert (first.outcome, second.outcome) == ("unsupported", "passed")
+    case = "eval instant at 0 1\n  1\n\n"
+    found = run(f"load 1m\n  up @1 2\n\n{case}clear\n{case}rest a while\n  and go on\n\n{case}")
+    outcomes = [one.outcome for one in found]
+    assert outcomes == ["unreadable", "unsupported", "passed", "unreadable", "unsupported"]
+
+
+def test_a_crash_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception of ours is a wrong answer, and the cases after it are judged."""
+    monkeypatch.setattr("tests.promqltest.evaluate", lambda *given: 1 / 0)
+    assert [one.outcome for one in run("eval instant at 0 1\n  1\n\n" * 2)] == ["wrong", "wrong"]
 
 
 def test_buckets_loaded_with_their_native_histogram() -> None:
@@ -115,7 +125,7 @@ def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Counts are printed by file, wrong cases with their reason, and the program fails."""
     good, bad = tmp_path / "good.test", tmp_path / "bad.test"
     good.write_text("eval instant at 0 1\n  1\n")
-    bad.write_text("eval instant at 0 1\n  2\n\neval instant at 0 foo smoothed\n")
+    bad.write_text("eval instant at 0 1\n  2\n\neval instant at 0 foo smoothed\n\nwait\n")
     assert main([str(good)]) == 0
     assert main(["-v", str(good), str(bad)]) == 1
     assert capsys.readouterr().out.splitlines() == [
@@ -124,6 +134,7 @@ def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "good.test: 1 passed, 0 wrong, 0 unsupported",
         "  wrong bad.test:1: 1: expected 2.0, but it is 1.0",
         "  unsupported bad.test:4: foo smoothed: smoothed and anchored: not supported by Sentinel's query API",
-        "bad.test: 0 passed, 1 wrong, 1 unsupported",
-        "total: 1 passed, 1 wrong, 1 unsupported",
+        "  unreadable bad.test:6: wait: no command of this language",
+        "bad.test: 0 passed, 1 wrong, 1 unsupported, 1 unreadable",
+        "total: 1 passed, 1 wrong, 1 unsupported, 1 unreadable",
     ]
