@@ -82,7 +82,7 @@ def quantiles(
     values = np.where((found == 0) & (bounds[0] <= 0), bounds[0], values)
     values = np.where(found == last, bounds[last - 1], values)
     if falls is not None:
-        falls[~inside] = 0
+        falls[~inside | (total == 0)] = 0
     return np.where(inside, np.where(total == 0, np.nan, values), outside), falls
 
 
@@ -106,8 +106,7 @@ def fractions(bounds: FloatArray, counts: FloatArray, params: Sequence[FloatArra
 def _at_or_below(bounds: FloatArray, counts: FloatArray, values: FloatArray) -> FloatArray:
     """Return how many observations are at or below values [N]."""
     place = np.searchsorted(bounds, np.where(np.isnan(values), np.inf, values))  # the bucket a value lies in
-    lowest = (place == 0) & np.isfinite(values)
-    if bounds[0] <= 0 and (lowest & (values < bounds[0])).any():
+    if (np.isfinite(values) & (values < min(bounds[0], 0))).any():
         raise NotSupportedError("histogram_fraction() within a lowest bucket without a lower bound")
     every = np.arange(len(counts))
     below = np.where(place > 0, counts[every, place - 1], 0.0)

@@ -42,6 +42,7 @@ _GROUPS: dict[str, Literal["left", "right"]] = {
     "VectorMatchCardinality.OneToMany": "right",
 }
 _UNARY_PLUS = re.compile(r"((?:^|[(,+*/%^=<>-])\s*)\+")
+_LOST_PLUS = re.compile(r"\b(timestamp|absent) ?\([ (]*\+")  # there a selector with a plus is no selector
 # Valid in newer Prometheus, unknown to the parser; in texts without strings.
 _UNKNOWN = {
     "smoothed and anchored": re.compile(r"\b(smoothed|anchored)\b", re.IGNORECASE),
@@ -94,6 +95,8 @@ def format_query(text: str) -> str:
 
 
 def _parse(checked: guard.Checked) -> promql_parser.Expr:
+    if lost := _LOST_PLUS.search(checked.text):
+        raise NotSupportedError(f"{lost[1]}() of a unary plus")
     try:
         negated = checked.text
         while (more := _UNARY_PLUS.sub(r"\1-", negated)) != negated:

@@ -159,8 +159,9 @@ def test_fractions_turn_quantiles_around(steps: list[int], share: float) -> None
 
 
 def test_fractions_that_nobody_knows() -> None:
-    """Below the lowest bound that is not positive, and where counts fall, there is no answer."""
-    with pytest.raises(NotSupportedError, match="lowest bucket"):
-        fractions(np.array([-1.0, np.inf]), np.array([[1.0, 2.0]]), [np.array([-2.0]), np.array([0.0])])
+    """Below zero and below the lowest bound, and where counts fall, there is no answer."""
+    for lowest in (-1.0, 1.0):
+        with pytest.raises(NotSupportedError, match="lowest bucket"):
+            fractions(np.array([lowest, np.inf]), np.array([[1.0, 2.0]]), [np.array([-2.0]), np.array([0.5])])
     with pytest.raises(NotSupportedError, match="counts fall"):
         fractions(np.array([1.0, np.inf]), np.array([[2.0, 1.0]]), [np.array([0.0]), np.array([1.0])])
