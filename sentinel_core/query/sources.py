@@ -31,7 +31,7 @@ from sentinel_core.promql.tree import (
 )
 from sentinel_core.promql.values import Labels, Samples, Vector
 from sentinel_core.query.sampled import Metadata, joined
-from sentinel_core.query.upstream import Upstream, union
+from sentinel_core.query.upstream import Upstream, UpstreamError, union
 from sentinel_core.series import Matcher
 from sentinel_core.windows import IntArray
 
@@ -40,6 +40,7 @@ OF_QUALITY = r".+_sentinel_(drift_mae|mase|coverage)"
 OF_ACTUALS = r".+_sentinel_actual"
 OF_SENTINEL = r"sentinel_.*"
 _OURS = f"{OF_SENTINEL}|{OF_FORECASTS}|{OF_QUALITY}|{OF_ACTUALS}"  # as re2 reads it too
+_WRONG = (400, 422)  # what is asked, says Prometheus; all else is wrong with itself, or the way there
 _LONGEST_OF_ALL = 86_400_000  # ms
 _ALWAYS = 2**52  # ms: later than every sample
 
@@ -207,7 +208,9 @@ class View:
             return
         try:
             yield self.upstream.hurried()
-        except TooBusyError as error:
+        except (TooBusyError, UpstreamError) as error:
+            if isinstance(error, UpstreamError) and error.status in _WRONG:  # it is there, and has reason to refuse
+                raise
             self.warnings[f"only Sentinel's own series are here: {error}"] = None
 
     def _of_ours(self, matchers: Sequence[Matcher]) -> list[OurSource]:

@@ -17,7 +17,7 @@ from sentinel_core.promql.parse import parse, parse_selector
 from sentinel_core.promql.values import LOOKBACK, Labels, Samples
 from sentinel_core.query.sampled import Metadata, SampledSource
 from sentinel_core.query.sources import Sources, View
-from sentinel_core.query.upstream import Upstream
+from sentinel_core.query.upstream import Upstream, UpstreamError
 from sentinel_core.series import Matcher
 
 FORECAST = (("__name__", "foo_sentinel_predicted"), ("job", "api"))
@@ -151,6 +151,20 @@ def test_prometheus_is_away(sources: Sources) -> None:
         away.of(None).vector(foo, np.array([1_000]), budget)
     with pytest.raises(TooBusyError, match="gone"):
         away.of(None).label_names([foo], 0, 1_000, budget)
+
+
+@pytest.mark.parametrize(("status", "ours_remain"), [(401, True), (503, True), (400, False), (422, False)])
+def test_prometheus_refuses(sources: Sources, status: int, ours_remain: bool) -> None:
+    """What it says of the question is passed on; what is wrong with itself, or with our credentials, is a warning."""
+    answer = httpx.Response(status, json={"status": "error", "errorType": "internal", "error": "no"})
+    client = PrometheusClient("http://p", transport=httpx.MockTransport(lambda _: answer), environ={})
+    view = replace(sources, upstream=lambda: Upstream(client)).of(None)
+    if ours_remain:
+        assert view.label_values("job", [], 0, 2_000, Budget()) == ["api"]
+        assert list(view.warnings) == ["only Sentinel's own series are here: no"]
+    else:
+        with pytest.raises(UpstreamError, match="no"):
+            view.label_values("job", [], 0, 2_000, Budget())
 
 
 @pytest.mark.parametrize(
