@@ -14,12 +14,18 @@ import numpy as np
 from sentinel_core import forecasts, intervals, training
 from sentinel_core.models import ARIMAModel, ExponentialSmoothingModel, LinearTrendModel, SGDRegressorModel
 from sentinel_core.models.base import BatchModel
+from sentinel_core.models.seasonal_ridge import SeasonalRidgeModel
 from sentinel_core.windows import FloatArray, Window
 
 LOOKBACK_STEPS = 36
 UNKNOWN_END = 1_704_067_200  # 2024-01-01 00:00 UTC
 Bands = dict[int, FloatArray]
 Answer = tuple[FloatArray, Bands, Bands]
+
+
+def default(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int], end_time: Any = 0) -> Answer:
+    """SeasonalRidgeModel. It learns the phase of day and week by itself, so that all series can share one clock."""
+    return forecast(SeasonalRidgeModel, history, step_seconds, horizon, levels)
 
 
 def linear_trend(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int], end_time: Any = 0) -> Answer:
