@@ -86,7 +86,8 @@ class Sources:
         production = [(OF_SENTINEL, source) for source in self.production(projects)]
         if projects is not None:
             return View(production, None)
-        others = [(OF_FORECASTS, self.forecasts), (OF_QUALITY, self.quality), (OF_ACTUALS, self.actuals)]
+        # Actuals first: whether there are any of ours is seldom a question for the slower ones then.
+        others = [(OF_ACTUALS, self.actuals), (OF_FORECASTS, self.forecasts), (OF_QUALITY, self.quality)]
         return View([*others, (OF_SENTINEL, self.own), *production], self.upstream())
 
 
