@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,8 +23,8 @@ from sentinel_core.apps.sidecar import create_app
 from sentinel_core.promql.errors import BadQueryError
 from sentinel_core.security.secret import Pepper
 from tests.apps.server import running
-from tests.emitter.fleet import NOW, Fleet
-from tests.query.conftest import NAME
+from tests.emitter.fleet import NOW, Fleet, many
+from tests.query.conftest import NAME, REQUESTS, forecast
 
 LABELS = {
     "__name__": NAME,
@@ -221,6 +222,27 @@ def test_requests_are_counted(client: httpx.Client) -> None:
     assert "anything" not in text
     assert 'sentinel_query_seconds_count{endpoint="query"}' in text
     assert 'sentinel_http_requests_total{code="200",route="/api/v1/query"}' in text
+
+
+@pytest.mark.postgres
+def test_a_store_on_postgresql(postgres_url: str, tmp_path: Path) -> None:
+    """Every source answers from it, and a commit is seen by the next query."""
+    fleet = Fleet.open(tmp_path, [REQUESTS], sql_url=postgres_url, query_passthrough=False)
+    fleet.live(REQUESTS, many("requests", 3, job="api"))
+    app = create_app(fleet.config, fleet.store, status=lambda _: {}, now=lambda: NOW + 30.0)
+    with running(app) as client:
+
+        def names() -> set[str]:
+            asked = {"query": '{__name__!=""}', "time": NOW + 60}
+            return {row["metric"]["__name__"] for row in data(client.get("/api/v1/query", params=asked))["result"]}
+
+        assert NAME not in names()
+        forecast(fleet)
+        assert NAME in names()
+        for name in ("requests_sentinel_actual", "requests_sentinel_mase", "sentinel_incidents", "sentinel_model_psi"):
+            assert data(client.get("/api/v1/query", params={"query": name, "time": NOW}))["result"] == []
+        assert NAME in data(client.get("/api/v1/label/__name__/values"))
+    fleet.store.close()
 
 
 @pytest.mark.parametrize("text", ["1h30m", "5400", "5400.0", "5.4e3", "5400000ms"])
