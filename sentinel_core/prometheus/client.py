@@ -6,6 +6,7 @@ import os
 import random
 import ssl
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ class PrometheusClient:
             trust_env=base.host
             not in ("localhost", "127.0.0.1", "::1"),  # a proxy from the environment is not for loopback
         )
+        self._close = weakref.finalize(self, self._http.close)  # at the latest when nobody holds it any more
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +117,7 @@ class PrometheusClient:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._close()
 
     def now(self) -> float:
         """Prometheus' own clock, unix seconds."""

@@ -21,7 +21,6 @@ from sentinel_core.query.forecast_matrices import Block, Picked, View, Wanted, d
 from sentinel_core.query.forecast_watches import Watch, Watches
 from sentinel_core.query.sampled import Metadata
 from sentinel_core.series import Matcher
-from sentinel_core.storage.segments import SegmentGoneError
 from sentinel_core.storage.store import Store
 from sentinel_core.windows import FloatArray, IntArray
 
@@ -293,7 +292,7 @@ class ForecastSource:
 def _answered() -> Iterator[None]:
     try:
         yield
-    except (StoreError, SegmentGoneError) as error:
+    except StoreError as error:
         raise TooBusyError(str(error)) from error
 
 

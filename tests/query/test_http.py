@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -20,6 +20,7 @@ from starlette.routing import Route
 from sentinel_core.apps import query_threads
 from sentinel_core.apps.query_form import Form, label_name
 from sentinel_core.apps.sidecar import create_app
+from sentinel_core.errors import StoreError
 from sentinel_core.promql.errors import BadQueryError
 from sentinel_core.security.secret import Pepper
 from tests.apps.server import running
@@ -340,6 +341,47 @@ def test_nobody_behind_us(fleet: Fleet) -> None:
         upstream.answer = Response("<html>", 502, media_type="text/html")
         assert "prometheus_url" in refusal(client.get("/api/v1/query?query=up"), 503, "unavailable")
         assert len(data(client.get("/api/v1/query", params={"query": NAME, "time": NOW + 60}))["result"]) == 3
+
+
+def test_a_reload_changes_who_is_asked_and_for_how_much(fleet: Fleet, tmp_path: Path) -> None:
+    """The next query goes by the new configuration."""
+    file, upstreams = tmp_path / "config.json", [Upstream(), Upstream()]
+    file.write_text(json.dumps(fleet.config.to_dict()))
+    apps = [Starlette(routes=[Route("/{path:path}", one.respond, methods=["POST"])]) for one in upstreams]
+    with (
+        running(apps[0]) as one,
+        running(apps[1]) as other,
+        running(create_app(file, fleet.store, status=lambda _: {}, now=lambda: NOW + 30.0)) as client,
+    ):
+
+        def reload(**changed: object) -> list[int]:
+            file.write_text(json.dumps(fleet.config.to_dict() | changed))
+            assert data(client.post("/-/reload"))["needs_restart"] == []
+            data(client.get("/api/v1/query?query=up"))
+            return [len(one.asked) for one in upstreams]
+
+        assert reload(query_passthrough=True, prometheus_url=str(one.base_url)) == [1, 0]
+        assert reload(query_passthrough=True, prometheus_url=str(other.base_url)) == [1, 1]
+        assert reload(query_passthrough=False, prometheus_url=str(other.base_url), query_samples=2) == [1, 1]
+        asked = {"query": NAME, "time": NOW + 60}
+        assert "more than 2" in refusal(client.get("/api/v1/query", params=asked), 422, "execution")
+
+
+@pytest.mark.parametrize("name", [NAME, "requests_sentinel_actual", "sentinel_incidents", '{__name__=~".+"}'])
+def test_a_store_that_does_not_answer(
+    client: httpx.Client, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It is a 503 that says why; what needs no store is answered."""
+
+    def fail(*_: object) -> NoReturn:
+        raise StoreError("the disk is on fire")
+
+    monkeypatch.setattr(fleet.store.database, "change_token", fail)
+    monkeypatch.setattr(fleet.store.database, "read", fail)
+    for path, asked in (("query", {"query": name, "time": NOW + 60}), ("series", {"match[]": name})):
+        assert "on fire" in refusal(client.get(f"/api/v1/{path}", params=asked), 503, "unavailable")
+    assert data(client.get("/api/v1/query?query=1"))["resultType"] == "scalar"
+    assert data(client.get("/api/v1/query?query=sentinel_build_info"))["resultType"] == "vector"
 
 
 def test_nothing_is_passed_through_where_that_is_off(client: httpx.Client) -> None:
