@@ -163,7 +163,7 @@ def _nothing(args: Sequence[Argument], times: IntArray, notes: Notes) -> Vector:
 
 def _sort(sign: int) -> Function:
     def apply(args: Sequence[Argument], times: IntArray, notes: Notes) -> Vector:
-        vector = _vector(args[0])
+        vector = _vector(args[0]).seen()  # what is not present may be no number that can be multiplied
         if not labelling.has_order(times, notes):
             return vector
         return vector.rows(np.argsort(sign * vector.values[:, 0], kind="stable"))  # NaN comes last
