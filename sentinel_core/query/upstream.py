@@ -191,7 +191,7 @@ class Upstream:
         fields = {**fields, "timeout": f"{seconds:.3f}"}  # nobody computes what nobody waits for
         with (
             _as_query_error(budget),
-            self._client.stream(endpoint, fields, seconds=seconds, method=method) as answer,
+            self._client.stream(endpoint, fields, seconds=seconds, method=method, setting="query_timeout") as answer,
         ):
             yield Streamed(answer.status, answer.content_type, answer.location, _checked(answer.pieces, budget))
 
