@@ -291,7 +291,7 @@ def main(arguments: Sequence[str]) -> int:
     files, total = [Path(one) for one in arguments if one != "-v"], Counter[str]()
     for path in files:
         outcomes = Counter[str]()
-        for verdict in run(path.read_text("utf-8")):
+        for verdict in run(path.read_text("utf-8", errors="replace")):
             outcomes[verdict.outcome] += 1
             if verdict.outcome in ("wrong", "unreadable") or ("-v" in arguments and verdict.outcome == "unsupported"):
                 where = "" if verdict.case is None else f"{verdict.case.line}: {verdict.case.query}: "
