@@ -12,10 +12,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from sentinel_core.promql.answer import texts
 from sentinel_core.promql.errors import NotSupportedError
 from sentinel_core.promql.matching import NAME, Groups
-from sentinel_core.promql.values import Labels, Notes, Scalar, Text, Vector, without
+from sentinel_core.promql.values import Labels, Notes, Scalar, Text, Vector, said, without
 from sentinel_core.windows import FloatArray, IntArray
 
 Argument = Scalar | Text | Vector
@@ -48,8 +47,8 @@ def histogram_fraction(args: Sequence[Argument], times: IntArray, notes: Notes) 
 
 def check_quantile(quantile: FloatArray, notes: Notes) -> None:
     """Warn of quantiles [T] that are none."""
-    for text in texts(np.unique(quantile[~((quantile >= 0) & (quantile <= 1))])):
-        notes.warn(f"quantile value should be between 0 and 1, got {text.decode()}")
+    for wrong in np.unique(quantile[~((quantile >= 0) & (quantile <= 1))]).tolist():
+        notes.warn(f"quantile value should be between 0 and 1, got {said(wrong)}")
 
 
 def quantiles(
@@ -181,12 +180,11 @@ class _Falls:
         )
 
     def __str__(self) -> str:
-        lowest, highest = [text.decode() for text in texts(np.array([self.lowest, self.highest]))]
         first, last = [
             datetime.fromtimestamp(int(at / 1000), UTC).strftime(_RFC_3339) for at in (self.first, self.last)
         ]
         return (
-            f"from buckets {lowest} to {highest}, with a max diff of {self.deepest:.2g}, "
+            f"from buckets {said(self.lowest)} to {said(self.highest)}, with a max diff of {self.deepest:.2g}, "
             f"over {self.samples} samples from {first} to {last}"
         )
 
