@@ -19,8 +19,8 @@ Numbers = NDArray[Any]  # float32 to learn, float64 to forecast
 HOUR_SECONDS, WEEK_SECONDS = 3_600, 7 * DAY_SECONDS
 MOST_SLOTS = 288  # of a day; finer ones only learn noise
 WEEK_SLOTS = 48  # of a day in the weekly profile
-STEPS = np.array([[0.15], [1.0]], np.float32)  # towards a slot's newest value: the profile, and the newest value itself
-WEEK_STEPS = np.array([[0.3], [1.0]], np.float32)
+STEP = np.float32(0.15)  # of the profile towards a slot's newest value, once it has seen six
+WEEK_STEP = np.float32(0.3)
 CLIP = 3.0  # a visit counts as no farther from its slot's profile than this, in mean distances from the median
 MEMORIES = (2, 5, 12, 36, 144)  # of the averages, in steps
 SMOOTH_SECONDS = 1_800  # the smooth profile is a mean of this much on either side
@@ -34,7 +34,7 @@ OWN = (
     *(f"mean_{memory}" for memory in MEMORIES),
     "median_3",
     "before",
-    "slot",
+    "middle",
     "smooth_slot",
     "short_deviation",
     "long_deviation",
@@ -116,36 +116,27 @@ class Columns:
     others: tuple[Numbers, Numbers, Numbers]
     hour: Numbers
 
-    def at(self, origins: IntArray, lead: int) -> tuple[Numbers, NDArray[np.bool_]]:
-        """All features [n, len(NAMES), origins] for one lead, and whether the target's profile was known then."""
-        out = np.empty((len(self.level), len(NAMES), len(origins)), np.float32)
-        out[:, : len(OWN)] = self.own[:, :, origins]
-        target, known = self.target(origins, np.full(len(origins), lead, np.int64))
-        out[:, len(OWN) :] = target
-        return out, known & self.known[:, origins]
+    def aim(self, origins: IntArray, leads: IntArray | int, level: Numbers, out: Numbers) -> NDArray[np.bool_]:
+        """Write the features that depend on the lead to `out` [n, len(TARGET), k], for k pairs of origin and lead.
 
-    def target(self, origins: IntArray, leads: IntArray) -> tuple[Numbers, NDArray[np.bool_]]:
-        """The features that depend on the lead [n, len(TARGET), k], for k pairs of origin and lead."""
+        level: [n, k] at the origins. Returns where the target's profile was known, [n, k].
+        """
         calendar = self.calendar
         by_season = origins + _within(leads, calendar.season_steps)
         by_week = origins + _within(leads, calendar.week_steps)
         known = self.known[:, by_season]
-        level = self.level[:, origins]
-        out = np.zeros((len(level), len(TARGET), len(leads)), level.dtype)
         for k, profile in enumerate(self.season):
-            out[:, k] = np.where(known, profile[:, by_season] - level, np.float32(0))
+            np.multiply(profile[:, by_season] - level, known, out=out[:, k])
         out[:, 2] = self.others[0][:, by_week]
         out[:, 3] = self.others[1][:, by_season]
         out[:, 4] = self.others[2][:, by_week]
-        if calendar.hour_steps:
-            out[:, 5] = self.hour[:, origins + _within(leads, calendar.hour_steps)]
-        return out, known
+        out[:, 5] = self.hour[:, origins + _within(leads, calendar.hour_steps)] if calendar.hour_steps else 0.0
+        return known
 
 
-def _within(leads: IntArray, period: int) -> IntArray:
+def _within(leads: IntArray | int, period: int) -> IntArray | int:
     """The lead, less whole periods until it is within one: what was known of that slot at the origin."""
-    within: IntArray = (leads - 1) % period + 1
-    return within
+    return (leads - 1) % period + 1
 
 
 def columns(
@@ -186,7 +177,7 @@ def columns(
     one, two = _delayed(level, 1), _delayed(level, 2)
     own[:, end] = np.maximum(np.minimum(level, one), np.minimum(np.maximum(level, one), two)) - level
     own[:, end + 1] = one - level
-    own[:, end + 2] = np.where(seen, profile[:, :samples] - level, np.float32(0))
+    own[:, end + 2] = -level  # the median, about which z is centred
     own[:, end + 3] = -deviation
     own[:, end + 4 : end + 6] = averages(deviation, [min(m, MEMORIES[-1]) for m in memories])
     own[:, end + 6] = by_week[:, :samples]
@@ -245,8 +236,8 @@ def _read_profiles(
     read: list[Numbers] = []
     after: dict[str, Numbers] = {}
     for key, seconds, slots, steps in (
-        ("season", calendar.season_seconds, calendar.season_slots, STEPS),
-        ("week", WEEK_SECONDS, calendar.week_slots, WEEK_STEPS),
+        ("season", calendar.season_seconds, calendar.season_slots, STEP),
+        ("week", WEEK_SECONDS, calendar.week_slots, WEEK_STEP),
     ):
         state = [profiles[f"{key}_{part}"] for part in ("now", "before", "visits")]
         if slots < 2:
@@ -263,7 +254,7 @@ def _learn(
     times: IntArray,
     seconds: int,
     slots: int,
-    steps: Numbers,
+    steps: np.float32,
     state: list[NDArray[np.float32]],
     learnt_until: IntArray,
 ) -> tuple[Numbers, list[NDArray[np.float32]]]:
@@ -274,40 +265,53 @@ def _learn(
     cycle = times // seconds
     out = np.empty((2, len(z), len(times)), np.float32)
     fresh = int(np.searchsorted(times, learnt_until.min(), side="right")) if len(learnt_until) else 0
-    out[:, :, :fresh] = before[:, :, slot[:fresh]].transpose(1, 0, 2)
+    for k in range(2):
+        out[k, :, :fresh] = before[:, k, slot[:fresh]]
     edges = np.flatnonzero(np.diff(cycle[fresh:], prepend=-1)) + fresh
     for start, end in zip(edges, np.append(edges, len(times))[1:], strict=True):
+        read = _as_slice(slot[start:end])
+        for k in range(2):
+            out[k, :, start:end] = now[:, k, read]
         old = times[start:end] <= learnt_until[:, None]
-        at_columns = now[:, :, slot[start:end]].transpose(1, 0, 2)
-        if old.any():
-            at_columns = np.where(old, before[:, :, slot[start:end]].transpose(1, 0, 2), at_columns)
-        out[:, :, start:end] = at_columns
+        some_old = bool(old.any())
+        if some_old:
+            for k in range(2):
+                out[k, :, start:end] = np.where(old, before[:, k, read], out[k, :, start:end])
         end = min(end, samples)
         if end <= start:
             continue
         part = z[:, start:end]
         finite = np.isfinite(part)
-        if old.any():
+        if some_old:
             finite &= ~old[:, : end - start]
         within = slot[start:end]
         starts = np.flatnonzero(np.diff(within, prepend=-1))
-        at = within[starts]
-        value = np.where(finite, part, np.float32(0))
-        if len(at) < end - start:
+        at = _as_slice(within[starts])
+        value: Numbers = np.where(finite, part, np.float32(0)).astype(np.float32, copy=False)
+        if len(starts) < end - start:
             count = np.add.reduceat(finite.astype(np.float32), starts, axis=1)
             value = np.add.reduceat(value, starts, axis=1) / np.maximum(count, np.float32(1))
             finite = count > 0
         if not finite.any():
             continue
-        known = now[:, :, at]
-        old_value = np.where(np.isnan(known), value[:, None], known)
-        visits[:, at] += finite
-        move = np.where(finite, value - old_value[:, 0], np.float32(0))
-        share = np.maximum(1 / np.maximum(visits[:, at], 1), steps[0])
-        learnt = np.stack([old_value[:, 0] + share * np.clip(move, -CLIP, CLIP), value], axis=1)
-        before[:, :, at] = np.where(finite[:, None], known, before[:, :, at])
-        now[:, :, at] = np.where(finite[:, None], learnt, known)
+        profile, newest = now[:, 0, at].copy(), now[:, 1, at].copy()
+        seen = visits[:, at] + finite
+        visits[:, at] = seen
+        share = np.maximum(1 / np.maximum(seen, np.float32(1)), steps)
+        moved = profile + share * np.clip(value - profile, -CLIP, CLIP)
+        learnt: Numbers = np.where(np.isnan(profile), value, moved)
+        whole = bool(finite.all())
+        for k, (was, is_now) in enumerate(((profile, learnt), (newest, value))):
+            before[:, k, at] = was if whole else np.where(finite, was, before[:, k, at])
+            now[:, k, at] = is_now if whole else np.where(finite, is_now, was)
     return out, [now, before, visits]
+
+
+def _as_slice(index: IntArray) -> IntArray | slice:
+    """The same positions as a slice where they are consecutive, which is read and written faster."""
+    if len(index) and index[-1] - index[0] == len(index) - 1:
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index
 
 
 def _moving_mean(values: Numbers, reach: int) -> Numbers:

@@ -208,3 +208,33 @@ def test_any_grid_will_do(step: int) -> None:
     forecast = model.predict_window(window_of(values, step, START // step * step), 30)
     assert np.isfinite(forecast).all()
     assert np.abs(forecast - values[:, -1:]).max() < 10
+
+
+def test_forecasts_from_many_origins_are_those_of_each() -> None:
+    """`forecast_from` says in one pass what `predict_window` says at each origin, within float32."""
+    window = window_of(noisy(5, DAY * 6, seed=11))
+    model = model_of(36)
+    split = DAY * 5
+    model.fit_window(window.columns(slice(0, split)))
+    origins = np.array([split - 1, split + 17, split + 200])
+    leads = np.array([1, 5, 36])
+    found = model.forecast_from(window, origins, leads)
+    for k, origin in enumerate(origins):
+        one = model.predict_window(window.columns(slice(0, origin + 1)).newest(model.context_steps), 36)
+        np.testing.assert_allclose(found[:, k], one[:, leads - 1], atol=0.08)
+
+
+def test_judging_costs_no_other_fit() -> None:
+    """`fit_and_judge` fits as `fit_window` does, and its residuals have the size of later ones."""
+    window = window_of(noisy(20, DAY * 7, seed=12))
+    past = window.columns(slice(0, DAY * 6))
+    model, plain = model_of(12), model_of(12)
+    errors = model.fit_and_judge(past)
+    plain.fit_window(past)
+    for key, value in plain.parameters.items():
+        np.testing.assert_array_equal(model.parameters[key], value)
+    assert errors.shape[::2] == (20, len(model.knots))
+    origins = np.arange(DAY * 6, DAY * 7 - 12, 11)
+    later = window.values[:, origins[:, None] + model.knots] - plain.forecast_from(window, origins, model.knots)
+    ratio = np.nanmean(np.abs(errors), axis=(0, 1)) / np.abs(later).mean(axis=(0, 1))
+    assert (np.abs(np.log(ratio)) < 0.25).all(), ratio
