@@ -38,8 +38,9 @@ SMALLEST_RESIDUAL = 0.1  # of the mean absolute residual: no row weighs more tha
 PULL = 16.0  # a coefficient is thought to be within a quarter of its prior, measured in the noise of one row
 LEAD_STEPS = 12.0  # neighbouring rows of so long a lead count half
 PULLS = (1.0, 10.0, 100.0)  # times PULL: the strengths that are compared
-WARM_UP = 2 * seen.MEMORIES[-1]  # columns before an update's first origin, for its averages
-TURNS = 3
+WARM_UP = seen.MEMORIES[-1]  # columns before an update's first origin, for its averages
+UPDATE_ROWS = 160  # series updated at once: fewer are slower, more leave the caches
+TURNS = 4  # an update solves a quarter of the far leads and strong pulls again
 FIRST_KNOTS, KNOT_RATIO = (1, 3, 7, 14), 3.0  # leads with coefficients of their own; twice as many are no better
 FEWEST_ROWS = 8  # of a knot; below, its prior is the answer
 COMPARED_SHARE = 0.25  # of the history: the newest rows, on which the candidates are compared
@@ -53,7 +54,7 @@ ROOM = 0.1  # forecasts leave the range seen by at most this share of it
 SPIKES, SPIKE = 0.01, 3.0  # what is this many times as far out as all but a hundredth is a spike
 LARGEST = 1e4  # of a value in units of spread; its square must fit into float32
 BLOCK_FLOATS = 1 << 20
-MEMORY_STEPS = 4_032  # two weeks of five minutes: an update fades what is older
+MEMORY_STEPS = 4_032  # at least, and at least two weeks: an update fades what is older
 MEAN_SHARE = np.float32(0.8)
 CANDIDATES = len(PULLS) + 4
 
@@ -81,6 +82,7 @@ class SeasonalRidgeModel(FiveMethods):
         self.bounds = (-np.inf if lowest is None else float(lowest), np.inf if highest is None else float(highest))
         self.calendar = seen.Calendar(self.step_seconds)
         self.knots = _knots(self.horizon_steps)
+        self.memory_steps = max(MEMORY_STEPS, 14 * features.DAY_SECONDS // self.step_seconds)
 
     @property
     def context_steps(self) -> int:
@@ -123,7 +125,10 @@ class SeasonalRidgeModel(FiveMethods):
         self.check_rows(window)
         part = window.newest(int(self.knots[-1]) + new_steps + WARM_UP)
         self.parameters = rows.in_blocks(
-            part, lambda some, old: self._update(some, old or {}, new_steps), self.parameters, self._floats(part)
+            part,
+            lambda some, old: self._update(some, old or {}, new_steps),
+            self.parameters,
+            max(self._floats(part), rows.BLOCK_FLOATS // UPDATE_ROWS),
         )
 
     def predict_window(self, window: Window, steps: int) -> FloatArray:
@@ -225,41 +230,43 @@ class SeasonalRidgeModel(FiveMethods):
         if not samples or new_steps < 1:
             return p
         new_steps = min(new_steps, samples)
+        self._reach_farther(window.newest(new_steps), window, p)
         z = self._scaled(window, p)
         columns = self._take_in(window, z, p, samples - new_steps)
         prior = np.zeros((len(z), F), np.float32)
-        fading = np.float32(np.exp(-new_steps / MEMORY_STEPS))
-        turn = int(window.last // self.step_seconds // max(1, new_steps))
-        origins = np.arange(max(0, samples - new_steps - self.knots[-1]), samples)
-        every = _Rows(columns, z, origins, samples)
+        fading = np.float32(np.exp(-new_steps / self.memory_steps))
+        turn = int(window.last // self.step_seconds // new_steps)
         seasonal = np.asarray(np.isfinite(p["season_now"][:, 0]).any(axis=1), bool)
         for k, lead in enumerate(self.knots.tolist()):
-            first = np.searchsorted(origins, samples - new_steps - lead)
-            end = np.searchsorted(origins, samples - lead)
+            origins = np.arange(max(0, samples - new_steps - lead), samples - lead)
             unit = p["unit"][:, k, None]
             old_candidates = list(p["candidates"][:, k].transpose(1, 0, 2))
-            fixed, prior = _priors(prior, lead, seasonal)
-            if end > first:
-                every.aim(lead, 0)
-                learnt = every.part(slice(first, end))
-                errors, judged = learnt.errors([*old_candidates, *fixed], unit)
-                before = p["judged"][:, k] * fading
+            fixed, towards = _priors(prior, lead, seasonal)
+            if len(origins):
+                learnt = _Rows(columns, z, origins, samples)
+                learnt.aim(lead, 0)
+                errors, count = learnt.errors([*old_candidates, *fixed], unit)
+                density = p["density"][:, k]
+                before, judged = p["judged"][:, k] * fading, count * density
                 share = judged / np.maximum(before + judged, np.float32(1e-9))
                 p["errors"][:, k] += share[:, None] * (errors - p["errors"][:, k])
                 p["judged"][:, k] = before + judged
                 weights, fresh_unit = learnt.weights(old_candidates[0], unit)
-                added = learnt.equations(weights * p["density"][:, k, None])
+                added = learnt.equations(weights * density[:, None])
                 p["equations"][:, k] = fading * p["equations"][:, k] + added
-                mass = np.minimum(judged / MEMORY_STEPS, 1)[:, None].astype(np.float32)
+                mass = np.minimum(count / self.memory_steps, 1)[:, None].astype(np.float32)
                 unit = np.where(unit > 0, unit + mass * (fresh_unit - unit), fresh_unit)
                 p["unit"][:, k] = unit[:, 0]
-            # What a few rows change is little: the stronger pulls of a knot are solved again when it is its turn.
-            strengths = PULLS if new_steps >= 10 * lead or (turn + k) % TURNS == 0 else PULLS[:1]
-            candidates = self._candidates(p["equations"][:, k], unit, lead, prior, strengths)
-            candidates += old_candidates[len(candidates) :]
-            p["candidates"][:, k] = np.stack(candidates, axis=1)
-            p["coefficients"][:, k] = self._blend(p, k, [*candidates, *fixed])
-            prior = candidates[0]
+            # What a few rows change is little: far leads, and the stronger pulls, are solved again in turn.
+            mine = new_steps >= 10 * lead or (turn + k) % TURNS == 0
+            strengths = PULLS if mine else PULLS[:1] if new_steps >= lead else ()
+            prior = old_candidates[0]
+            if strengths:
+                candidates = self._candidates(p["equations"][:, k], unit, lead, towards, strengths)
+                candidates += old_candidates[len(candidates) :]
+                p["candidates"][:, k] = np.stack(candidates, axis=1)
+                p["coefficients"][:, k] = self._blend(p, k, [*candidates, *fixed])
+                prior = candidates[0]
         return p
 
     def _predict(self, window: Window, p: rows.Parameters, steps: int) -> FloatArray:
@@ -359,6 +366,13 @@ class SeasonalRidgeModel(FiveMethods):
             p["learnt_until"] = np.maximum(p["learnt_until"], window.last)
         return columns
 
+    def _reach_farther(self, fresh: Window, window: Window, p: rows.Parameters) -> None:
+        """Where new values are beyond what counts as usual, see whether they are no spikes but a new level."""
+        centre, scale = p["centre"][:, None], p["scale"][:, None]
+        beyond = np.abs(fresh.values - centre) > p["farthest"][:, None] * scale
+        if beyond.any():
+            p["farthest"] = np.maximum(p["farthest"], _usual_reach((window.values - centre) / scale))
+
     def _scaled(self, window: Window, p: rows.Parameters) -> Float32Array:
         z = (window.values - p["centre"][:, None]) / p["scale"][:, None]
         far = p["farthest"][:, None]
@@ -378,10 +392,14 @@ class _Rows:
     def __init__(self, columns: seen.Columns, z: Numbers, origins: IntArray, samples: int) -> None:
         self.columns, self.z, self.origins, self.samples = columns, z, origins, samples
         self.space = np.empty((len(z), F, len(origins)), np.float32)
-        for k in range(OWN):
-            np.take(columns.own[:, k], origins, axis=1, out=self.space[:, k], mode="clip")
-        self.level = columns.level[:, origins]
-        self.profiled = columns.known[:, origins]
+        at = seen.as_slice(origins)
+        if isinstance(at, slice):
+            self.space[:, :OWN] = columns.own[:, :, at]
+        else:
+            for k in range(OWN):
+                np.take(columns.own[:, k], origins, axis=1, out=self.space[:, k], mode="clip")
+        self.level = columns.level[:, at]
+        self.profiled = columns.known[:, at]
         self.began = origins >= np.isfinite(z).argmax(axis=1)[:, None]
         self.X, self.y, self.known = self.space, self.level, self.level
 

@@ -122,8 +122,8 @@ class Columns:
         level: [n, k] at the origins. Returns where the target's profile was known, [n, k].
         """
         calendar = self.calendar
-        by_season = origins + _within(leads, calendar.season_steps)
-        by_week = origins + _within(leads, calendar.week_steps)
+        by_season = as_slice(origins + _within(leads, calendar.season_steps))
+        by_week = as_slice(origins + _within(leads, calendar.week_steps))
         known = self.known[:, by_season]
         for k, profile in enumerate(self.season):
             np.multiply(profile[:, by_season] - level, known, out=out[:, k])
@@ -269,7 +269,7 @@ def _learn(
         out[k, :, :fresh] = before[:, k, slot[:fresh]]
     edges = np.flatnonzero(np.diff(cycle[fresh:], prepend=-1)) + fresh
     for start, end in zip(edges, np.append(edges, len(times))[1:], strict=True):
-        read = _as_slice(slot[start:end])
+        read = as_slice(slot[start:end])
         for k in range(2):
             out[k, :, start:end] = now[:, k, read]
         old = times[start:end] <= learnt_until[:, None]
@@ -286,7 +286,7 @@ def _learn(
             finite &= ~old[:, : end - start]
         within = slot[start:end]
         starts = np.flatnonzero(np.diff(within, prepend=-1))
-        at = _as_slice(within[starts])
+        at = as_slice(within[starts])
         value: Numbers = np.where(finite, part, np.float32(0)).astype(np.float32, copy=False)
         if len(starts) < end - start:
             count = np.add.reduceat(finite.astype(np.float32), starts, axis=1)
@@ -307,9 +307,9 @@ def _learn(
     return out, [now, before, visits]
 
 
-def _as_slice(index: IntArray) -> IntArray | slice:
+def as_slice(index: IntArray) -> IntArray | slice:
     """The same positions as a slice where they are consecutive, which is read and written faster."""
-    if len(index) and index[-1] - index[0] == len(index) - 1:
+    if len(index) and index[-1] - index[0] == len(index) - 1 and (len(index) < 3 or bool((np.diff(index) == 1).all())):
         return slice(int(index[0]), int(index[-1]) + 1)
     return index
 

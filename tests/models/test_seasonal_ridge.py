@@ -238,3 +238,29 @@ def test_judging_costs_no_other_fit() -> None:
     later = window.values[:, origins[:, None] + model.knots] - plain.forecast_from(window, origins, model.knots)
     ratio = np.nanmean(np.abs(errors), axis=(0, 1)) / np.abs(later).mean(axis=(0, 1))
     assert (np.abs(np.log(ratio)) < 0.25).all(), ratio
+
+
+def test_a_new_level_is_followed_by_updates() -> None:
+    """After a rise to a thousand times the level, a few hourly updates forecast the new level."""
+    values = 1 + 0.1 * np.random.default_rng(13).normal(size=(3, 2_000))
+    values[:, 1_500:] *= 1_000
+    window = window_of(values)
+    model = model_of(12)
+    model.fit_window(window.columns(slice(0, 1_500)))
+    for end in range(1_512, 1_801, 12):
+        model.update_window(window.columns(slice(0, end)), 12)
+    forecast = model.predict_window(window.columns(slice(0, 1_800)), 12)
+    assert np.abs(forecast - 1_000).mean() < 150
+
+
+def test_blocks_do_not_change_what_is_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by blocks of series, and a series learns the same in a block of its own."""
+    window = window_of(noisy(6, DAY * 3, seed=14))
+    model, alone = model_of(24), model_of(24)
+    model.fit_window(window)
+    monkeypatch.setattr("sentinel_core.models.rows.BLOCK_FLOATS", 1)
+    alone.fit_window(window)
+    alone.update_window(window, 12)
+    model.update_window(window, 12)
+    expected = model.predict_window(window, 24)
+    np.testing.assert_allclose(alone.predict_window(window, 24), expected, atol=0.05)
