@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sentinel_core.models import conformance
+from sentinel_core.models import seasonal_ridge_equations as equations
 from sentinel_core.models import seasonal_ridge_features as seen
 from sentinel_core.models.base import BaseModel, BatchModel
 from sentinel_core.models.seasonal_ridge import SeasonalRidgeModel
@@ -264,3 +265,24 @@ def test_blocks_do_not_change_what_is_learnt(monkeypatch: pytest.MonkeyPatch) ->
     model.update_window(window, 12)
     expected = model.predict_window(window, 24)
     np.testing.assert_allclose(alone.predict_window(window, 24), expected, atol=0.05)
+
+
+def test_the_error_is_nearly_the_least_absolute_one() -> None:
+    """A few cheap steps come within 3 % of what a hundred reweighted solutions reach, spikes in the targets or not."""
+    window = window_of(noisy(5, DAY * 5, seed=15))
+    window.values[:, ::97] += 20
+    calendar = seen.Calendar(STEP)
+    z = (window.values - 5).astype(np.float32)
+    never = np.full(5, -1, np.int64)
+    columns, _ = seen.columns(z, window.timestamps, 0, calendar, seen.start(5, calendar), never)
+    learnt = equations.Rows(columns, z, np.arange(200, 1_300, 2), z.shape[1])
+    learnt.aim(7, 0)
+    prior = np.zeros((5, equations.F), np.float32)
+    _, unit, found = equations.learn(learnt, prior, learnt.first_unit(prior), 7, prior)
+    _, _, found = equations.learn(learnt, found, unit, 7, prior)  # as a fit does, after the older rows
+    best = prior
+    for _ in range(100):
+        weights, unit = learnt.weights(best)
+        best = equations.candidates_of(learnt.equations(weights), unit, 7, prior, [1.0])[0]
+    error, least = (learnt.residual(each).sum(axis=1) for each in (found, best))
+    assert (error < 1.03 * least).all(), error / least
