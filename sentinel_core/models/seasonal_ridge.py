@@ -204,7 +204,7 @@ class SeasonalRidgeModel(FiveMethods):
                 compared = learnt.part(slice(newer, count))
                 p["errors"][:, k], p["judged"][:, k] = compared.errors([*candidates, *fixed], unit)
                 if held_back is not None:
-                    held_back[:, -compared.y.shape[1] :, k] = compared.signed(self._blend(p, k, [*candidates, *fixed]))
+                    held_back[:, newer - count :, k] = self._judge(compared, [*candidates, *fixed], unit)
             _, unit, main = learn(learnt, main, unit, lead, prior)
             equations = learnt.equations(learnt.weights(main)[0])
             p["equations"][:, k], p["unit"][:, k] = equations, unit[:, 0]
@@ -293,15 +293,18 @@ class SeasonalRidgeModel(FiveMethods):
         bounded: FloatArray = np.clip(values, *self.bounds)
         return bounded
 
+    def _judge(self, compared: Rows, candidates: list[Float32Array], unit: Float32Array) -> Float32Array:
+        """Residuals [n, R] of candidates averaged by their errors on the other half of the rows."""
+        half = compared.y.shape[1] // 2
+        halves = compared.part(slice(0, half)), compared.part(slice(half, None))
+        found = []
+        for mine, other in (halves, halves[::-1]):
+            errors, judged = other.errors(candidates, unit)
+            found.append(mine.signed(_averaged(errors, judged, candidates)))
+        return np.concatenate(found, axis=1)
+
     def _blend(self, p: rows.Parameters, k: int, candidates: list[Float32Array]) -> Float32Array:
-        """The candidates' mean by their inverse errors; the first alone where they have not been compared."""
-        errors = p["errors"][:, k].astype(np.float64)
-        best = np.maximum(errors.min(axis=1, keepdims=True), 1e-12)
-        weight = (errors / best + 1e-9) ** -POWER
-        weight = np.where(p["judged"][:, k, None] > 0, weight, np.eye(1, CANDIDATES))
-        weight = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
-        blended: Float32Array = np.einsum("nc,cnf->nf", weight, np.stack(candidates))
-        return blended
+        return _averaged(p["errors"][:, k], p["judged"][:, k], candidates)
 
     def _take_in(self, window: Window, z: Numbers, p: rows.Parameters, first_new: int, start: int = 0) -> seen.Columns:
         """The features of all columns; range and profiles of `p` then know the new ones."""
@@ -330,6 +333,17 @@ class SeasonalRidgeModel(FiveMethods):
     def _floats(self, window: Window) -> int:
         """Blocks of a few dozen series: their features, and the rows of one knot."""
         return max(1, rows.BLOCK_FLOATS * len(window.timestamps) * F // (4 * BLOCK_FLOATS))
+
+
+def _averaged(errors: Float32Array, judged: Float32Array, candidates: list[Float32Array]) -> Float32Array:
+    """The candidates' mean by their inverse errors; the first alone where they have not been compared."""
+    exact = errors.astype(np.float64)
+    best = np.maximum(exact.min(axis=1, keepdims=True), 1e-12)
+    weight = (exact / best + 1e-9) ** -POWER
+    weight = np.where(judged[:, None] > 0, weight, np.eye(1, CANDIDATES))
+    weight = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    averaged: Float32Array = np.einsum("nc,cnf->nf", weight, np.stack(candidates))
+    return averaged
 
 
 def _priors(before: Float32Array, lead: int, seasonal: NDArray[np.bool_]) -> tuple[list[Float32Array], Float32Array]:
