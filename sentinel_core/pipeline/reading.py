@@ -274,6 +274,9 @@ def _settle(
         seen = np.union1d(seen, window.fingerprints)
         present = np.union1d(present, window.fingerprints[recent])
         totals.new_series += _add_unknown(conn, piece, live)
+        if state.scraped_until is not None and piece.start < state.scraped_until - late_steps(step) * step:
+            # history up to now, while a tick has registered its series by what it saw of them
+            watch_store.mark_seen_earlier(conn, piece.watch_id, _first_samples(window))
     watch_store.mark_revived(conn, newest.watch_id, np.setdiff1d(present, live))
     # one seen for the first time in this very reading may be gone again by its end
     gone = np.setdiff1d(np.union1d(live, seen), present)

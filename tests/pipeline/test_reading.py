@@ -1,6 +1,7 @@
 """What reading makes of a watch's series."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -26,3 +27,28 @@ def test_a_pause_over_a_hole_loses_no_series(
     assert engine.status()["shop_load"]["series"] == 6
     with engine.store.database.read() as conn:
         assert len(watch_store.live_series(conn)[1]) == 6
+
+
+def test_history_that_a_tick_overtakes_is_known(
+    world: World, load: Callable[..., WatchConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tick registers the series by its few steps while their history is read: training may use all of it."""
+    watch = load()
+    engine = world.engine(watch)
+    real, overtaken = reading.scrape, []
+
+    def overtake(*args: Any, **kwargs: Any) -> Any:
+        found = real(*args, **kwargs)
+        if not overtaken:
+            overtaken.append(True)
+            world.tick(engine, 0.0)
+        return found
+
+    monkeypatch.setattr(reading, "scrape", overtake)
+    report = engine.train([watch.slug], kind="cold_start", reason="test", cause="person")[0]
+    assert overtaken
+    assert report.promoted, report.detail
+    with engine.store.database.read() as conn:
+        first = watch_store.first_sample(conn, 1)
+    assert first is not None
+    assert first <= world.clock.now - 2 * 3600
