@@ -62,6 +62,17 @@ def unique(values: IntArray) -> IntArray:
     return distinct
 
 
+def positions(haystack: IntArray, needles: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
+    """Index of each needle in the ascending haystack, which is not empty, and whether it is really there.
+
+    >>> index, there = positions(np.array([3, 5]), np.array([5, 4, 9]))
+    >>> index[there].tolist(), there.tolist()
+    ([1], [True, False, False])
+    """
+    index = np.minimum(np.searchsorted(haystack, needles), len(haystack) - 1)
+    return index, haystack[index] == needles
+
+
 def grid(start: int, end: int, step_seconds: int) -> IntArray:
     """Every multiple of the step in [start, end], unix seconds.
 

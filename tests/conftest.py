@@ -7,7 +7,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from sentinel_core.config import WatchConfig
 from sentinel_core.storage.store import Store
+from tests.emitter.fleet import Fleet, Opener
 from tests.postgres_server import fresh_database, running_postgres
 from tests.prometheus_server import PrometheusServer, missing_programs
 
@@ -86,3 +88,17 @@ def sqlite_store(tmp_path: Path) -> Iterator[Store]:
     with Store.open(f"sqlite:///{tmp_path}/sentinel.db", str(tmp_path / "data")) as opened:
         opened.database.migrate()
         yield opened
+
+
+@pytest.fixture
+def open_fleet(tmp_path: Path) -> Iterator[Opener]:
+    """Opens fleets and closes them."""
+    opened: list[Fleet] = []
+
+    def opener(*watches: WatchConfig) -> Fleet:
+        opened.append(Fleet.open(tmp_path, watches))
+        return opened[-1]
+
+    yield opener
+    for fleet in opened:
+        fleet.store.close()

@@ -37,7 +37,7 @@ class ActualSource(SampledSource):
         self._now = now
 
     @property
-    def lookback(self) -> int:  # type: ignore[override]
+    def lookback(self) -> int:
         """That of the coarsest watch."""
         return max([LOOKBACK, *(watch.step_seconds * 1000 for watch in self._watches.load())])
 

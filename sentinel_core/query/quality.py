@@ -16,7 +16,7 @@ from sentinel_core.promql import matchers as language
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.look_back import look_back
 from sentinel_core.promql.matchers import Matching
-from sentinel_core.promql.values import LOOKBACK, BoolArray, Labels, Samples, Vector
+from sentinel_core.promql.values import LOOKBACK, Labels, Samples, Vector
 from sentinel_core.query.forecast_watches import Members, Watches
 from sentinel_core.query.sampled import Metadata, SampledSource, joined, named
 from sentinel_core.series import Matcher
@@ -25,7 +25,7 @@ from sentinel_core.storage.forecast_store import LIVE
 from sentinel_core.storage.parquet import Columns
 from sentinel_core.storage.segments import Segment
 from sentinel_core.storage.store import Store
-from sentinel_core.windows import FloatArray, IntArray, Window, grid
+from sentinel_core.windows import FloatArray, IntArray, Window, grid, positions
 
 DRIFT, MASE, COVERAGE = "_sentinel_drift_mae", "_sentinel_mase", "_sentinel_coverage"
 HELP: Mapping[str, str] = {
@@ -186,7 +186,7 @@ class QualitySource(SampledSource):
         some = None if asked.is_everybody else fingerprints
         scores = forecast_store.read_scores(self._store, step, asked.first, asked.until, fingerprints=some)
         unit = "mae" if asked.config.drift_unit == "mae" else "scaled"
-        row, mine = _rows(fingerprints, scores["fp"])
+        row, mine = positions(fingerprints, scores["fp"])
         mine &= (scores["watch"] == asked.watch_id) & np.isfinite(scores[unit])
         row, ts, version, errors = row[mine], scores["ts"][mine], scores["version"][mine], scores[unit][mine]
         order = np.lexsort((ts, version, row))
@@ -238,7 +238,7 @@ class QualitySource(SampledSource):
             return segments.read(some, ("fp", "ts", "lead", *quantities), where)
 
         rows = segments.live("forecasts", str(step), int(times[0]), int(times[-1]), read)
-        row, mine = _rows(fingerprints, rows["fp"])
+        row, mine = positions(fingerprints, rows["fp"])
         at = row[mine], np.searchsorted(asked.leads, rows["lead"][mine]), (rows["ts"][mine] - times[0]) // step
         for quantity, matrix in zip(quantities, found, strict=True):
             matrix[at] = rows[quantity][mine]  # the last row wins where a forecast was issued again
@@ -289,12 +289,6 @@ def _leads(config: WatchConfig, matching: Matching, suffix: str) -> tuple[int, .
         return (0,) if matching.of_label("sentinel_lead", "") else ()
     leads = range(1, config.horizon_steps + 1)
     return tuple(lead for lead in leads if matching.of_label("sentinel_lead", _duration(config, lead)))
-
-
-def _rows(fingerprints: IntArray, wanted: IntArray) -> tuple[IntArray, BoolArray]:
-    """Index of each of the wanted in ascending fingerprints, and whether it is really there."""
-    row = np.minimum(np.searchsorted(fingerprints, wanted), len(fingerprints) - 1)
-    return row, fingerprints[row] == wanted
 
 
 def _cycle(config: WatchConfig, lead: int) -> int:

@@ -18,7 +18,10 @@ NOTHING = Samples.of((), (), ())
 class SampledSource(ABC):
     """A Source (see promql.source) that can give the samples of any span."""
 
-    lookback: int = LOOKBACK  # ms: the longest that one of its samples stands for what comes after it
+    @property
+    def lookback(self) -> int:
+        """The longest that one of its samples stands for what comes after it, ms."""
+        return LOOKBACK
 
     @abstractmethod
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:

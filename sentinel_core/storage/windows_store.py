@@ -9,12 +9,11 @@ import time
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sentinel_core.errors import StoreError
 from sentinel_core.storage.segments import Pending, Segment
 from sentinel_core.storage.store import Store
-from sentinel_core.windows import FloatArray, IntArray, Window, grid, unique
+from sentinel_core.windows import FloatArray, IntArray, Window, grid, positions, unique
 
 DATASET = "windows"
 DAY_SECONDS = 86_400
@@ -110,7 +109,7 @@ def _lay_matrix(store: Store, segment: Segment, window: Window) -> None:
     fp, values = read["fp"].reshape(-1, width), read["v"].reshape(-1, width)
     if (fp[:, 0] != fp[:, -1]).any():
         raise _torn(store, segment)
-    rows, known = _positions(window.fingerprints, fp[:, 0])
+    rows, known = positions(window.fingerprints, fp[:, 0])
     target = window.values[:, column : column + width]
     if len(rows) == len(target) and known.all():  # the same series: no copies
         np.copyto(target, values, where=~np.isnan(values))
@@ -127,16 +126,10 @@ def _lay_rows(store: Store, segments: Sequence[Segment], window: Window, few: bo
         wanted = f"fp between {window.fingerprints[0]} and {window.fingerprints[-1]}"
     span = [int(window.timestamps[0]), window.last]
     read = store.segments.read(segments, ["fp", "ts", "v"], f"{wanted} and ts between ? and ?", span)
-    rows, known = _positions(window.fingerprints, read["fp"])
+    rows, known = positions(window.fingerprints, read["fp"])
     known &= ~np.isnan(read["v"])
     columns = (read["ts"][known] - window.timestamps[0]) // window.step_seconds
     window.values[rows[known], columns] = read["v"][known]
-
-
-def _positions(haystack: IntArray, needles: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
-    """Index of each needle in the ascending haystack, and whether it is really there."""
-    index = np.minimum(np.searchsorted(haystack, needles), len(haystack) - 1)
-    return index, haystack[index] == needles
 
 
 def _batches(segments: Sequence[Segment]) -> Iterable[list[Segment]]:

@@ -1,6 +1,6 @@
 """A store as the pipeline leaves it: watches with series, actuals, forecasts and state, written through the store."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,9 @@ class Issue:
             "version": np.repeat(np.broadcast_to(self.versions, n), leads),
             "mode": np.full(n * leads, mode),
         }
+
+
+Opener = Callable[..., Fleet]  # of the fixture `open_fleet`: watches in, a fleet out
 
 
 def many(name: str, count: int, **labels: str) -> list[Series]:

@@ -1,6 +1,5 @@
 """Snapshots of a real store, as ticks and trainings leave it."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,25 +10,10 @@ from sentinel_core.config import WatchConfig
 from sentinel_core.emitter.snapshot import Forecasts, Snapshot, SnapshotLoader
 from sentinel_core.errors import StoreError
 from sentinel_core.series import Series
-from tests.emitter.fleet import NOW, Fleet, Issue, many
+from tests.emitter.fleet import NOW, Fleet, Issue, Opener, many
 
 REQUESTS = WatchConfig(metric="requests", model_class="LinearTrendModel")
 MEMORY = WatchConfig(metric="memory", model_class="LinearTrendModel", granularity="5m", horizon="10m")
-Opener = Callable[..., Fleet]
-
-
-@pytest.fixture
-def open_fleet(tmp_path: Path) -> Iterator[Opener]:
-    """Opens fleets and closes them."""
-    opened: list[Fleet] = []
-
-    def opener(*watches: WatchConfig) -> Fleet:
-        opened.append(Fleet.open(tmp_path, watches))
-        return opened[-1]
-
-    yield opener
-    for fleet in opened:
-        fleet.store.close()
 
 
 def loader(fleet: Fleet) -> SnapshotLoader:

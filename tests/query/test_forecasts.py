@@ -1,9 +1,8 @@
 """Forecast series against a slow reading of the same store, and what a cache may get wrong."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,28 +24,13 @@ from sentinel_core.series import Matcher, Series
 from sentinel_core.storage import forecast_store, watch_store
 from sentinel_core.storage.compaction import compact
 from sentinel_core.storage.database import Database
-from tests.emitter.fleet import NOW, Fleet, Issue, many
+from tests.emitter.fleet import NOW, Fleet, Issue, Opener, many
 
 REQUESTS = WatchConfig(metric="requests", model_class="LinearTrendModel")
 HALF = WatchConfig(metric="requests", model_class="LinearTrendModel", granularity="30s")
 HOURLY = WatchConfig(metric="load", model_class="LinearTrendModel", granularity="1h", horizon="3h", lookback="12h")
 NAME = "requests_sentinel_predicted"
-Opener = Callable[..., Fleet]
 Seen = dict[Labels, dict[int, float]]  # value by time, of each series
-
-
-@pytest.fixture
-def open_fleet(tmp_path: Path) -> Iterator[Opener]:
-    """Opens fleets and closes them."""
-    opened: list[Fleet] = []
-
-    def opener(*watches: WatchConfig) -> Fleet:
-        opened.append(Fleet.open(tmp_path, watches))
-        return opened[-1]
-
-    yield opener
-    for fleet in opened:
-        fleet.store.close()
 
 
 def source(fleet: Fleet, **settings: int) -> ForecastSource:
