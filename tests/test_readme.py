@@ -53,6 +53,9 @@ LABELS_AND_PLACES |= {
     "sentinel_predicted",
     "sentinel_predicted_lower",
     "sentinel_predicted_upper",
+    "sentinel_threshold",
+    "sentinel_crossing_probability",
+    "sentinel_time_to_threshold_seconds",
 }
 
 

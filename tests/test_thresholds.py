@@ -140,8 +140,7 @@ def test_series_are_judged_alone() -> None:
     mean, spread = rng.normal(size=(3_000, 5)), rng.exponential(size=(3_000, 5))
     [together] = crossings(mean, mean - spread, mean + spread, LEVEL, {"above": 1.0})
     for row in (0, 1_500, 2_999):
-        [alone] = crossings(
-            *(part[row : row + 1] for part in (mean, mean - spread, mean + spread)), LEVEL, {"above": 1}
-        )
+        own, wide = mean[row : row + 1], spread[row : row + 1]
+        [alone] = crossings(own, own - wide, own + wide, LEVEL, {"above": 1.0})
         assert alone.probability[0] == together.probability[row]
         assert alone.leads[0] == together.leads[row]
