@@ -1,23 +1,28 @@
 """Try every model on a watch's own past, in parallel: what `sentinel evaluate` and Dagster's job show."""
 
 import json
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
 import joblib
 import numpy as np
+from joblib.externals.loky import as_completed, get_reusable_executor
 
-from sentinel_core import backtest, training
+from sentinel_core import backtest, leash, training
 from sentinel_core.backtest import NAIVE, Fold, Judged, Standing
 from sentinel_core.config import WatchConfig
 from sentinel_core.durations import format_duration
-from sentinel_core.errors import SentinelError, explain
+from sentinel_core.errors import ModelError, SentinelError, explain
 from sentinel_core.models import catalogue
 from sentinel_core.models.adapter import FiveMethodBatchModel
 from sentinel_core.models.base import BatchModel
 from sentinel_core.models.seasonal_naive import SeasonalNaive
+from sentinel_core.models.workers import IDLE_SECONDS, ONE_THREAD
 from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.issuing import trimmed
 from sentinel_core.pipeline.learning import BLOCK_SAMPLES
@@ -30,7 +35,7 @@ MOST_SERIES = 256  # of a watch: the median over so many hardly moves with more,
 Progress = Callable[[str, int, int], None]  # slug, how many trainings are done, of how many
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Task:
     """One training of one model, judged until the next."""
 
@@ -44,12 +49,15 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """errors and inside as in Judged, all NaN where there is a problem with the whole; seconds of CPU, all series."""
+    """What came of a task; errors and inside as in Judged, all NaN where there is a problem with the whole.
 
-    task: _Task
+    seconds: of CPU, for all series; None where other processes did the work
+    failed:  by fingerprint
+    """
+
     errors: FloatArray
     inside: FloatArray
-    seconds: float
+    seconds: float | None
     failed: Mapping[int, str]
     problem: str | None = None
 
@@ -97,12 +105,16 @@ def _watch(
         for model, build in contestants(watch).items()
         for fold in folds
     ]
-    outcomes: dict[str, list[_Outcome]] = {}
-    for done, outcome in enumerate(_perform(tasks), 1):
-        outcomes.setdefault(outcome.task.model, []).append(outcome)
-        if progress is not None:
-            progress(watch.slug, done, len(tasks))
-    standings = _standings(context, watch, watch_id, folds, outcomes)
+    outcomes: dict[_Task, _Outcome] = {}
+    with closing(_perform(tasks)) as performed:
+        for task, outcome in performed:
+            outcomes[task] = outcome
+            if progress is not None:
+                progress(watch.slug, len(outcomes), len(tasks))
+    by_model: dict[str, list[_Outcome]] = {}
+    for task in tasks:
+        by_model.setdefault(task.model, []).append(outcomes[task])
+    standings = _standings(context, watch, watch_id, by_model, leads)
     return replace(
         report,
         leads=leads,
@@ -133,17 +145,31 @@ def _own(watch: WatchConfig) -> str:
     return f"{watch.model_path} {json.dumps(dict(watch.model_params))}" if watch.model_params else watch.model_path
 
 
-def _perform(tasks: Sequence[_Task]) -> Iterator[_Outcome]:
-    """The outcomes as they come: of models that have workers of their own from here, of all others from joblib's."""
-    alone = {task.model: isinstance(task.build(), FiveMethodBatchModel) for task in tasks}
-    shared = [task for task in tasks if not alone[task.model]]
-    # BLAS with several threads beside other workers waits more than it computes
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        pool = joblib.Parallel(n_jobs=-1, batch_size=1, return_as="generator_unordered")
-        yield from pool(joblib.delayed(_judged)(task) for task in shared)
-    for task in tasks:
-        if alone[task.model]:
-            yield replace(_judged(task), seconds=float("nan"))
+def _perform(tasks: Sequence[_Task]) -> Generator[tuple[_Task, _Outcome]]:
+    """The outcomes as they come: of models that have workers of their own from here, of all others from a pool's.
+
+    Closing it, or Ctrl-C, kills the pool; with this process it goes by itself.
+    """
+    alone = [task for task in tasks if isinstance(task.build(), FiveMethodBatchModel)]
+    shared = [task for task in tasks if task not in alone]
+    pool = get_reusable_executor(
+        max_workers=min(joblib.cpu_count(), len(shared)),
+        timeout=IDLE_SECONDS,
+        env=ONE_THREAD,
+        initializer=leash.hold,
+        initargs=(os.getpid(),),
+    )
+    try:
+        futures = {pool.submit(_judged, task): task for task in shared}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenExecutor as error:
+        raise ModelError(f"a worker died, as it does where memory is short: {error}") from error
+    except BaseException:
+        pool.shutdown(wait=True, kill_workers=True)
+        raise
+    for task in alone:
+        yield task, replace(_judged(task), seconds=None)
 
 
 def _judged(task: _Task) -> _Outcome:
@@ -164,31 +190,28 @@ def _judged(task: _Task) -> _Outcome:
                 candidate.fitted, window.rows(ready), origins, task.leads, failed
             )
     except Exception as error:  # a person's model may raise anything; the others must not suffer from it
-        return _Outcome(task, np.full(shape, np.nan), np.full(shape, np.nan), 0.0, failed, explain(error))
-    return _Outcome(task, errors, inside, time.process_time() - began, failed)
+        return _Outcome(np.full(shape, np.nan), np.full(shape, np.nan), None, failed, explain(error))
+    return _Outcome(errors, inside, time.process_time() - began, failed)
 
 
 def _standings(
     context: Context,
     watch: WatchConfig,
     watch_id: int,
-    folds: Sequence[Fold],
     outcomes: Mapping[str, Sequence[_Outcome]],
+    leads: Sequence[int],
 ) -> tuple[Standing, ...]:
-    """Sum up each model's outcomes; the best one first, those that could not be measured last."""
-    ordered = {model: sorted(found, key=lambda one: int(one.task.fold.origins[0])) for model, found in outcomes.items()}
+    """Sum up what each model did, fold by fold; the best one first, those that could not be measured last."""
     standings = []
-    for model, found in ordered.items():
-        parts = [Judged(one.errors, one.inside, naive.errors) for one, naive in zip(found, ordered[NAIVE], strict=True)]
+    for model, found in outcomes.items():
+        parts = [
+            Judged(one.errors, one.inside, naive.errors) for one, naive in zip(found, outcomes[NAIVE], strict=True)
+        ]
         failed = {fingerprint: text for one in found for fingerprint, text in one.failed.items()}
         problem = next((one.problem for one in found if one.problem), None)
         if problem is None and failed:
             problem = context.blame(watch, watch_id, failed)
-        trained = len(found[0].task.window.fingerprints) * len(folds)
-        cpu_ms = 1_000 * sum(one.seconds for one in found) / trained
-        standings.append(
-            backtest.standing(
-                model, parts, found[0].task.leads, cpu_ms=None if np.isnan(cpu_ms) else cpu_ms, problem=problem
-            )
-        )
+        seconds = [one.seconds / len(one.errors) for one in found if one.seconds is not None]
+        cpu_ms = 1_000 * sum(seconds) / len(seconds) if seconds else None
+        standings.append(backtest.standing(model, parts, leads, cpu_ms=cpu_ms, problem=problem))
     return tuple(sorted(standings, key=lambda one: (np.isnan(one.overall), one.overall)))
