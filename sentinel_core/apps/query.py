@@ -33,6 +33,7 @@ from sentinel_core.promql import answer
 from sentinel_core.promql.errors import QueryError, QueryTimeoutError, TooBusyError
 from sentinel_core.promql.limits import Budget
 from sentinel_core.query.actuals import ActualSource
+from sentinel_core.query.crossings import CrossingSource
 from sentinel_core.query.forecasts import ForecastSource
 from sentinel_core.query.own_metrics import STEP_SECONDS, ModelsOf, OwnMetrics
 from sentinel_core.query.production import ProductionSource
@@ -85,6 +86,7 @@ class QueryApi:
         self._sources = Sources(
             forecasts=ForecastSource(services.store, services.config),
             quality=QualitySource(services.store, services.config),
+            crossings=CrossingSource(services.store, services.config),
             actuals=ActualSource(services.store, services.config, services.now),
             production=self._production,
             own=self._own,

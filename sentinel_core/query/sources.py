@@ -35,9 +35,10 @@ from sentinel_core.windows import IntArray
 
 OF_FORECASTS = r".+_sentinel_predicted(_lower|_upper)?"
 OF_QUALITY = r".+_sentinel_(drift_mae|mase|coverage)"
+OF_CROSSINGS = r".+_sentinel_(crossing_probability|time_to_threshold_seconds)"
 OF_ACTUALS = r".+_sentinel_actual"
 OF_SENTINEL = r"sentinel_.*"
-_OURS = f"{OF_SENTINEL}|{OF_FORECASTS}|{OF_QUALITY}|{OF_ACTUALS}"  # as re2 reads it too
+_OURS = f"{OF_SENTINEL}|{OF_FORECASTS}|{OF_QUALITY}|{OF_CROSSINGS}|{OF_ACTUALS}"  # as re2 reads it too
 _LONGEST_OF_ALL = 86_400_000  # ms
 _ALWAYS = 2**52  # ms: later than every sample
 
@@ -71,6 +72,7 @@ class Sources:
 
     forecasts: OurSource
     quality: OurSource
+    crossings: OurSource
     actuals: OurSource
     production: Callable[[frozenset[str] | None], Sequence[OurSource]]
     own: OurSource
@@ -81,7 +83,12 @@ class Sources:
         production = [(OF_SENTINEL, source) for source in self.production(projects)]
         if projects is not None:
             return View(production, None)
-        others = [(OF_FORECASTS, self.forecasts), (OF_QUALITY, self.quality), (OF_ACTUALS, self.actuals)]
+        others = [
+            (OF_FORECASTS, self.forecasts),
+            (OF_QUALITY, self.quality),
+            (OF_CROSSINGS, self.crossings),
+            (OF_ACTUALS, self.actuals),
+        ]
         return View([*others, (OF_SENTINEL, self.own), *production], self.upstream())
 
 
