@@ -83,11 +83,12 @@ def crossings(
     """
     found = []
     for side, value in sorted(thresholds.items()):
-        if side == "above":
-            limits, kept = _limits(mean, lower, upper, level, value)
-        else:  # the mirror image
-            limits, kept = _limits(-mean, -upper, -lower, level, -value)
-        known = np.isfinite(mean + lower + upper).all(axis=1)
+        with np.errstate(all="ignore"):
+            if side == "above":
+                limits, kept = _limits(mean, lower, upper, level, value)
+            else:  # the mirror image
+                limits, kept = _limits(-mean, -upper, -lower, level, -value)
+        known = np.isfinite([mean, lower, upper, limits]).all(axis=(0, 2))
         probability, leads = np.full(len(mean), np.nan), np.zeros(len(mean), np.int64)
         by_lead = _crossed_by(limits[known], kept[known])
         if by_lead.size:
@@ -105,11 +106,9 @@ def _limits(
     median = np.clip(mean, lower + _INSIDE * width, upper - _INSIDE * width)
     distance = value - median
     spread = np.where(distance >= 0, upper - median, median - lower) / NormalDist().inv_cdf((1 + level) / 2)
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        scores = np.where(spread > 0, distance / spread, np.where(distance >= 0, np.inf, -np.inf))
-        share = np.where(width > 0, width[:, :1] / width, 0.0)
-    limits = np.clip(scores, -_CERTAIN, _CERTAIN)
-    return limits, np.sqrt(1 - np.minimum(share, 1.0) ** 2)
+    scores = np.where(spread > 0, distance / spread, np.where(distance >= 0, np.inf, -np.inf))
+    share = np.where(width > 0, width[:, :1] / width, 0.0)
+    return np.clip(scores, -_CERTAIN, _CERTAIN), np.sqrt(1 - np.minimum(share, 1.0) ** 2)
 
 
 def _crossed_by(limits: FloatArray, kept: FloatArray) -> FloatArray:

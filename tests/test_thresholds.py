@@ -144,3 +144,17 @@ def test_series_are_judged_alone() -> None:
         [alone] = crossings(own, own - wide, own + wide, LEVEL, {"above": 1.0})
         assert alone.probability[0] == together.probability[row]
         assert alone.leads[0] == together.leads[row]
+
+
+def test_any_numbers_give_a_probability_or_none() -> None:
+    """Forecasts that are huge, tiny, infinite or upside down neither warn nor leave [0, 1]."""
+    rng = np.random.default_rng(4)
+    odd = [0.0, 1.0, -1.0, 5e-324, 1e-300, 1e300, -1.7e308, 1.7e308, np.inf, -np.inf, np.nan]
+    for side in ("above", "below"):
+        mean, lower, upper = rng.choice(odd, (3, 2_000, 3))
+        [found] = crossings(mean, lower, upper, LEVEL, {side: 1.0})
+        known = np.isfinite(found.probability)
+        assert 0 < known.sum() < 2_000
+        assert ((found.probability[known] >= 0) & (found.probability[known] <= 1)).all()
+        assert (found.leads[known] > 0).tolist() == (found.probability[known] >= 0.5).tolist()
+        assert not found.leads[~known].any()
