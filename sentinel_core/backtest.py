@@ -81,7 +81,7 @@ def folds(samples: int, history: int, lookback: int, horizon: int) -> list[Fold]
     minutes of every hour. Empty where there is too little to train on and to judge.
 
     >>> [(fold.seen.start, fold.seen.stop, len(fold.origins)) for fold in folds(2_000, 1_000, 30, 5)]
-    [(0, 1001, 24), (249, 1249, 24), (497, 1497, 24), (746, 1746, 24)]
+    [(1, 1001, 24), (250, 1250, 24), (499, 1499, 24), (747, 1747, 24)]
     """
     first, last = max(samples // 2, lookback + horizon - 1), samples - horizon - 1
     if first > last:
@@ -90,8 +90,8 @@ def folds(samples: int, history: int, lookback: int, horizon: int) -> list[Fold]
     rng = np.random.default_rng(0)
     found = []
     for start, stop in pairwise(starts):
-        edges = np.linspace(start, stop, ORIGINS + 1)
-        origins = np.unique((edges[:-1] + rng.random(ORIGINS) * np.diff(edges)).astype(np.int64))
+        edges = np.unique(np.linspace(start, stop, ORIGINS + 1).round().astype(np.int64))
+        origins = rng.integers(edges[:-1], edges[1:])
         found.append(Fold(slice(max(0, start + 1 - history), start + 1), origins))
     return found
 

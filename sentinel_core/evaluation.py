@@ -31,9 +31,9 @@ def register(add: Add) -> None:
     evaluate.add_argument("--since", default=SINCE, metavar="DURATION", help=f"how far back; default: {SINCE}")
     evaluate.add_argument(
         "--output",
-        default="sentinel_evaluation",
+        default="evaluation",
         metavar="FOLDER",
-        help="gets index.html with tables and plots, and each plot as a PNG; default: sentinel_evaluation",
+        help="gets index.html with tables and plots, and each plot as a PNG; default: evaluation",
     )
 
 
@@ -76,7 +76,8 @@ def describe(report: "BacktestReport") -> Iterator[str]:
         return
     of = f" of {report.of_series:,}" if report.of_series != report.series else ""
     first, last = (datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M") for at in (report.start, report.end))
-    yield f"  {report.series:,}{of} series; {report.trained} trainings, {report.origins} origins from {first} to {last} UTC"
+    judged = f"{report.trained} trainings, {report.origins} origins"
+    yield f"  {report.series:,}{of} series; {judged} from {first} to {last} UTC"
     yield f"  at {' / '.join(_durations(report))} ahead; bounds for {report.level:.0%}"
 
 

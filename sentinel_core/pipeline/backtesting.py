@@ -3,15 +3,16 @@
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, Future
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 
 import joblib
 import numpy as np
-from joblib.externals.loky import as_completed, get_reusable_executor
+from joblib.externals.loky import get_reusable_executor, wait
 
 from sentinel_core import backtest, leash, training
 from sentinel_core.backtest import NAIVE, Fold, Judged, Standing
@@ -151,18 +152,23 @@ def _perform(tasks: Sequence[_Task]) -> Generator[tuple[_Task, _Outcome]]:
     Closing it, or Ctrl-C, kills the pool; with this process it goes by itself.
     """
     alone = [task for task in tasks if isinstance(task.build(), FiveMethodBatchModel)]
-    shared = [task for task in tasks if task not in alone]
+    shared = deque(task for task in tasks if task not in alone)
+    width = min(joblib.cpu_count(), len(shared))
     pool = get_reusable_executor(
-        max_workers=min(joblib.cpu_count(), len(shared)),
+        max_workers=width,
         timeout=IDLE_SECONDS,
         env=ONE_THREAD,
         initializer=leash.hold,
         initargs=(os.getpid(),),
     )
     try:
-        futures = {pool.submit(_judged, task): task for task in shared}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        flying: dict[Future[_Outcome], _Task] = {}
+        while shared or flying:
+            while shared and len(flying) < width:  # no more than that: the pool cannot be killed while tasks queue
+                task = shared.popleft()
+                flying[pool.submit(_judged, task)] = task
+            for future in wait(list(flying), return_when="FIRST_COMPLETED").done:
+                yield flying.pop(future), future.result()
     except BrokenExecutor as error:
         raise ModelError(f"a worker died, as it does where memory is short: {error}") from error
     except BaseException:
