@@ -189,7 +189,7 @@ def advise(standings: Sequence[Standing], own: str, *, params: bool = False) -> 
     if not able:
         return Advice("Nothing can be said: no forecast could be compared with repeating the day before.")
     best, now = min(able, key=lambda one: one.overall), by_name[own]
-    beaten = "" if best.overall < 1 else " No model is better than repeating the day before, whose MASE is 1."
+    beaten = "" if best.overall < 1 else " None is better than repeating the day before, whose MASE is 1."
     away = " and remove model_params" if params else ""
     if not np.isfinite(now.overall):
         why = f" ({now.problem})" if now.problem else ""
@@ -200,7 +200,7 @@ def advise(standings: Sequence[Standing], own: str, *, params: bool = False) -> 
     won = sum(one < other for one, other in zip(best.by_fold, now.by_fold, strict=True))
     gain, often = 1 - best.overall / now.overall, f"better in {won} of {len(now.by_fold)} trainings"
     if best is now:
-        return Advice(f"Keep {own}: nothing is better than its MASE of {now.overall:.2f}.{beaten}")
+        return Advice(f"Keep {own}: no other model is better than its MASE of {now.overall:.2f}.{beaten}")
     compared = f"MASE {best.overall:.2f} against {now.overall:.2f}"
     if gain < MARGIN or 2 * won <= len(now.by_fold):
         return Advice(f"Keep {own}: {best.model} is hardly better ({compared}, {often}).{beaten}")

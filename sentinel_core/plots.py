@@ -88,6 +88,7 @@ def backtest_png(report: "BacktestReport") -> bytes:
     error.set_yscale("log")  # a ratio
     error.yaxis.set_major_formatter("{x:g}")
     error.yaxis.set_minor_formatter("{x:g}")
+    error.tick_params(which="minor", labelsize=7)
     for axis in (error, held):
         axis.set_xscale("log")
         axis.set_xticks(report.reported, [format_duration(lead * report.step_seconds) for lead in report.reported])
@@ -108,7 +109,7 @@ def _canvas(panels: int, title: str, height: float = 1.7) -> tuple[Any, Sequence
     figure = Figure(figsize=(7, 0.5 + height * panels), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(panels, 1, squeeze=False)[:, 0]
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, parse_math=False)  # a selector may have dollars
     for axis in axes:
         axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)

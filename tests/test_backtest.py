@@ -149,7 +149,7 @@ def stood(model: str, overall: float, *by_fold: float, problem: str | None = Non
                 "Take B instead of A: its error is 38% lower (MASE 0.50 against 0.80), better in 4 of 4 trainings.", "B"
             ),
         ),
-        ([stood("B", 0.9)], stood("A", 0.8), Advice("Keep A: nothing is better than its MASE of 0.80.")),
+        ([stood("B", 0.9)], stood("A", 0.8), Advice("Keep A: no other model is better than its MASE of 0.80.")),
         (
             [stood("B", 0.79)],
             stood("A", 0.8),
@@ -165,7 +165,7 @@ def stood(model: str, overall: float, *by_fold: float, problem: str | None = Non
             stood("A", 1.5),
             Advice(
                 "Take B instead of A: its error is 20% lower (MASE 1.20 against 1.50), better in 4 of 4 trainings."
-                " No model is better than repeating the day before, whose MASE is 1.",
+                " None is better than repeating the day before, whose MASE is 1.",
                 "B",
             ),
         ),

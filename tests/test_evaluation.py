@@ -117,7 +117,7 @@ def _group(pid: int) -> set[int]:
 
 REPORT = BacktestReport(
     "hits-1",
-    'hits{path="</script><b>"}',
+    'hits{path="</script><b>",x=~"^$_{$"}',
     60,
     0.9,
     "A",
@@ -140,7 +140,7 @@ REPORT = BacktestReport(
 def test_tables_say_what_is_known() -> None:
     """Numbers at the reported leads, the size of a draw, and what went wrong."""
     assert list(describe(REPORT)) == [
-        'hits{path="</script><b>"}  (slug hits-1)',
+        f"{REPORT.selector}  (slug hits-1)",
         "  256 of 10,000 series; 4 trainings, 96 origins from 2023-11-14 22:13 to 2023-11-15 22:13 UTC",
         "  at 1m / 3m / 5m ahead; bounds for 90%",
     ]
