@@ -73,7 +73,7 @@ def run(
     for watch in context.chosen(slugs):
         report = BacktestReport(watch.slug, watch.selector, watch.step_seconds, watch.level, _own(watch))
         try:
-            yield _watch(context, watch, report, since_seconds // watch.step_seconds, progress)
+            yield _watch(context, watch, report, max(1, since_seconds // watch.step_seconds), progress)
         except SentinelError as error:
             yield replace(report, problem=str(error))
 
@@ -85,10 +85,8 @@ def _watch(
     end = read_newest(context, watch, steps)
     with context.store.database.read() as conn:
         _, live = watch_store.live_series(conn, watch_id)
-    most = max(1, min(MOST_SERIES, BLOCK_SAMPLES // max(1, steps)))
-    chosen = (
-        np.sort(live)[np.unique(np.linspace(0, len(live) - 1, most).round().astype(np.int64))] if len(live) else live
-    )
+    most = min(len(live), MOST_SERIES, max(1, BLOCK_SAMPLES // steps))
+    chosen = np.sort(live)[np.linspace(0, len(live) - 1, most).astype(np.int64)]
     start = end - (steps - 1) * watch.step_seconds
     window = trimmed(windows_store.read_window(context.store, watch.step_seconds, chosen, start, end))
     folds = backtest.folds(len(window.timestamps), watch.history_steps, watch.lookback_steps, watch.horizon_steps)
@@ -98,7 +96,11 @@ def _watch(
         ready = training.enough_samples(seen, watch.lookback_steps, watch.horizon_steps)
     if not ready.any():
         need = format_duration((watch.lookback_steps + 2 * watch.horizon_steps) * watch.step_seconds)
-        return replace(report, problem=f"no series has {need} of history ({watch.lookback} + 2 x {watch.horizon}) yet")
+        past = f"in the last {format_duration(steps * watch.step_seconds)}"
+        return replace(
+            report,
+            problem=f"no series has {need} of history ({watch.lookback} + 2 x {watch.horizon}) {past}; go further back",
+        )
     window = window.rows(ready)
     leads = backtest.judged_leads(watch.horizon_steps)
     tasks = [

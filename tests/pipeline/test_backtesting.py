@@ -92,7 +92,7 @@ def test_a_watch_that_cannot_be_judged_says_why_and_stops_no_other(world: World,
     missing, young = WatchConfig(metric="shop_nothing", model_class="ARIMAModel"), load(horizon="40h", history="5d")
     reports = evaluated(world, missing, young, load())
     assert "has no series shop_nothing" in (reports[0].problem or "")
-    assert "no series has 3d8h30m of history" in (reports[1].problem or "")
+    assert reports[1].problem == "no series has 3d8h30m of history (30m + 2 x 40h) in the last 2d; go further back"
     assert reports[2].problem is None
 
 
