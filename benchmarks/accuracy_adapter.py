@@ -14,12 +14,34 @@ import numpy as np
 from sentinel_core import forecasts, intervals, training
 from sentinel_core.models import ARIMAModel, ExponentialSmoothingModel, LinearTrendModel, SGDRegressorModel
 from sentinel_core.models.base import BatchModel
+from sentinel_core.models.seasonal_ridge import SeasonalRidgeModel
 from sentinel_core.windows import FloatArray, Window
 
 LOOKBACK_STEPS = 36
 UNKNOWN_END = 1_704_067_200  # 2024-01-01 00:00 UTC
 Bands = dict[int, FloatArray]
 Answer = tuple[FloatArray, Bands, Bands]
+
+
+def default(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int], end_time: Any = 0) -> Answer:
+    """SeasonalRidgeModel, with bounds from the residuals on which its fit compares candidates.
+
+    It learns the phase of hour, day and week by itself, so that all series can share one clock.
+    """
+    history = np.asarray(history, np.float64)
+    step = max(1, round(float(step_seconds)))
+    n, samples = history.shape
+    timestamps = UNKNOWN_END // step * step + step * np.arange(-samples, 0, dtype=np.int64)
+    window = Window(np.arange(n), timestamps, history, step)
+    lookback = max(2, min(LOOKBACK_STEPS, samples // 4))
+    model = SeasonalRidgeModel(f"{step}s", f"{step * horizon}s", f"{step * lookback}s")
+    errors = model.fit_and_judge(window)
+    mean = model.predict_window(window.newest(model.context_steps), horizon)
+    mean = np.where(np.isnan(mean[:, :1]), forecasts.last_values(window)[:, None], mean)
+    offsets = {level: intervals.offsets(errors, level / 100, model.knots) for level in levels}
+    lower = {level: mean + offset[..., 0] for level, offset in offsets.items()}
+    upper = {level: mean + offset[..., 1] for level, offset in offsets.items()}
+    return mean, lower, upper
 
 
 def linear_trend(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int], end_time: Any = 0) -> Answer:

@@ -4,6 +4,7 @@ One `eval` is one case. It has passed where the answer, its warnings and infos a
 instant query has the same answer in the middle of a range. It is unsupported where we refused to answer: with
 NotSupportedError, because the text cannot be read, or in other words than the file expects a refusal. Anything else is
 wrong: an answer that differs, an answer where a failure was expected, an error where an answer was. Exits 1 then.
+What is no case and cannot be read is shown and counted, and until `clear` every case is unsupported.
 """
 
 import math
@@ -21,29 +22,39 @@ from sentinel_core.promql.evaluate import evaluate, times
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.look_back import look_back
 from sentinel_core.promql.matchers import compile as compile_matchers
+from sentinel_core.promql.matchers import pattern
 from sentinel_core.promql.parse import parse
 from sentinel_core.promql.values import LOOKBACK, Labels, Notes, Samples, Scalar, Text, Vector
 from sentinel_core.series import Matcher
 from sentinel_core.windows import IntArray
 from tests.promqltest_language import HISTOGRAM, Case, Point, UnreadableError, milliseconds, read_case, read_series
 
+_START = re.compile(r"@st\s+\S")  # a line that gives the points of the next one the times since when they count
 Answer = Scalar | Text | Vector | Samples
+_OF_QUERY = re.compile(r"\b(start|end|step|range)\s*\(\s*\)")  # what a longer query has others of
 
 
 @dataclass
 class MemorySource:
-    """A `Source` of what was loaded: by labels the times (ms) of points, their values, and where histograms are."""
+    """A `Source` of what was loaded: by labels the times (ms) of points and their values.
+
+    refused: by labels and time, what is there that we do not support
+    """
 
     points: dict[Labels, dict[int, float]] = field(default_factory=dict)
-    histograms: dict[Labels, list[int]] = field(default_factory=dict)
+    refused: dict[Labels, dict[int, str]] = field(default_factory=dict)
 
     def load(self, labels: Labels, step: int, points: Sequence[Point]) -> None:
         """Add points, one every `step` milliseconds from 0."""
         for number, point in enumerate(points):
             if point == HISTOGRAM:
-                self.histograms.setdefault(labels, []).append(number * step)
+                self.refuse(labels, number * step, "native histograms")
             elif point is not None:
                 self.points.setdefault(labels, {})[number * step] = float(point)
+
+    def refuse(self, labels: Labels, time: int, what: str) -> None:
+        """Whoever looks at this time of this series has no answer."""
+        self.refused.setdefault(labels, {})[time] = what
 
     def vector(
         self, matchers: Sequence[Matcher], times: IntArray, budget: Budget, *, timestamps: bool = False
@@ -53,11 +64,13 @@ class MemorySource:
         return look_back(samples, times, budget, timestamps=timestamps)
 
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
-        """Return all samples; NotSupportedError where native histograms are among start < t <= end."""
+        """Return all samples; NotSupportedError where one of start < t <= end is refused."""
         matching = compile_matchers(matchers)
-        touched = [one for one, at in self.histograms.items() if any(start < time <= end for time in at)]
-        if matching.matches(touched).any():
-            raise NotSupportedError("native histograms")
+        named = list(self.refused)
+        for row in np.flatnonzero(matching.matches(named)).tolist():
+            for time, what in self.refused[named[row]].items():
+                if start < time <= end:
+                    raise NotSupportedError(what)
         labels = sorted(self.points)
         kept = [labels[row] for row in np.flatnonzero(matching.matches(labels)).tolist()]
         ordered = [sorted(self.points[one].items()) for one in kept]
@@ -91,14 +104,14 @@ def run(text: str) -> Iterator[Verdict]:
     """Run the commands of one file."""
     source = MemorySource()
     unreadable = ""  # of what was loaded: no answer can be judged then
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in text.split("\n")]
     lines = ["" if line.startswith("#") else line for line in lines]
     number = 0
     while number < len(lines):
         first, block = number, []
         number += 1
         command = lines[first]
-        if command.startswith(("load", "eval")):
+        if command and command != "clear":
             while number < len(lines) and lines[number]:
                 block.append(lines[number])
                 number += 1
@@ -111,12 +124,14 @@ def run(text: str) -> Iterator[Verdict]:
                 case = read_case(first + 1, command, block)
                 yield Verdict(case, "unsupported", unreadable) if unreadable else judge(case, source)
             elif command:
-                raise UnreadableError(f"line {first + 1}: {command}")
-        except UnreadableError as error:
+                raise UnreadableError("no command of this language")
+        except (UnreadableError, ValueError, OverflowError) as error:
+            said = f"{first + 1}: {command}: {error}"
             if command.startswith("eval"):
-                yield Verdict(None, "unsupported", str(error))
+                yield Verdict(None, "unsupported", said)
             else:
-                unreadable = str(error)
+                unreadable = said
+                yield Verdict(None, "unreadable", said)
 
 
 def judge(case: Case, source: MemorySource) -> Verdict:
@@ -127,6 +142,8 @@ def judge(case: Case, source: MemorySource) -> Verdict:
         return Verdict(case, "unsupported", str(error))
     except DifferenceError as difference:
         return Verdict(case, "wrong", str(difference))
+    except Exception as error:
+        return Verdict(case, "wrong", f"no answer, but {error!r}")
     return Verdict(case, "passed")
 
 
@@ -148,7 +165,7 @@ def _judge(case: Case, source: MemorySource) -> None:
         raise DifferenceError("an answer where a failure was expected")
     _compare_notes(case, notes)
     _compare(case, answer)
-    if case.step or isinstance(answer, Text | Samples) or case.asks("ordered"):
+    if case.step or isinstance(answer, Text | Samples) or case.asks("ordered") or _OF_QUERY.search(case.query):
         return
     wide = replace(case, start=case.start - 60_000, end=case.start + 60_000, step=60_000)
     try:
@@ -177,7 +194,13 @@ def _load(source: MemorySource, command: str, block: Sequence[str]) -> None:
     if match is None:
         raise UnreadableError(command)
     step = milliseconds(match[2])
-    for labels, points in dict(map(read_series, block)).items():  # of a series that is there twice, the last counts
+    starts = [line for line in block if _START.search(line)]
+    read = dict([read_series(line) for line in block if line not in starts])  # of a series twice, the last counts
+    for line in starts:
+        labels, _ = read_series(_START.split(line)[0] + " ")
+        for number in range(len(read.get(labels, []))):
+            source.refuse(labels, number * step, "start timestamps")
+    for labels, points in read.items():
         source.load(labels, step, points)
         if match[1]:  # buckets, sum and count become one native histogram beside them
             rest = {key: value for key, value in labels if key != "le"}
@@ -205,7 +228,7 @@ def _compare_notes(case: Case, notes: Notes) -> None:
 def _says(text: str, how: str, expected: str) -> bool:
     if how == "msg":
         return text == expected
-    return how != "regex" or re.search(expected, text) is not None
+    return how != "regex" or pattern(expected, groups=False).search(text) is not None
 
 
 def _compare(case: Case, answer: Answer) -> None:
@@ -268,9 +291,9 @@ def main(arguments: Sequence[str]) -> int:
     files, total = [Path(one) for one in arguments if one != "-v"], Counter[str]()
     for path in files:
         outcomes = Counter[str]()
-        for verdict in run(path.read_text()):
+        for verdict in run(path.read_text("utf-8", errors="replace")):
             outcomes[verdict.outcome] += 1
-            if verdict.outcome == "wrong" or ("-v" in arguments and verdict.outcome == "unsupported"):
+            if verdict.outcome in ("wrong", "unreadable") or ("-v" in arguments and verdict.outcome == "unsupported"):
                 where = "" if verdict.case is None else f"{verdict.case.line}: {verdict.case.query}: "
                 print(f"  {verdict.outcome} {path.name}:{where}{verdict.why}")
         total += outcomes
@@ -280,7 +303,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _counted(outcomes: Counter[str]) -> str:
-    return ", ".join(f"{outcomes[one]} {one}" for one in ("passed", "wrong", "unsupported"))
+    shown = ("passed", "wrong", "unsupported", *(["unreadable"] if outcomes["unreadable"] else []))
+    return ", ".join(f"{outcomes[one]} {one}" for one in shown)
 
 
 if __name__ == "__main__":

@@ -165,4 +165,6 @@ def read_case(line: int, command: str, block: Sequence[str]) -> Case:
         else:
             labels, points = read_series(one)
             case.expected[labels] = points
+    if not (case.step or case.grid) and any(len(points) != 1 for points in case.expected.values()):
+        raise UnreadableError("an instant has one value of each series")
     return replace(case, notes=tuple(notes))

@@ -112,3 +112,35 @@ def test_a_level_is_a_share(level: float) -> None:
     """A level outside (0, 1) is refused with an example."""
     with pytest.raises(ValueError, match=r"such as 0\.95"):
         intervals.offsets(np.zeros((1, 1, 1)), level)
+
+
+def test_some_leads_speak_for_those_between() -> None:
+    """Residuals of a few leads give bounds at every lead up to the last, close to those from all of them."""
+    rng = np.random.default_rng(8)
+    errors = residuals(normal, rng, np.ones(60), 100)
+    measured = np.array([1, 3, 6, 12])
+    some = intervals.offsets(errors[:, :, measured - 1], 0.9, measured)
+    every = intervals.offsets(errors, 0.9)
+    assert some.shape == every.shape
+    np.testing.assert_allclose(np.ptp(some, axis=2), np.ptp(every, axis=2), rtol=0.35)
+    fresh = residuals(normal, rng, np.ones(60), 200)
+    assert 0.87 < intervals.coverage(fresh, some) < 0.94
+    assert intervals.offsets(errors[:, :0, :4], 0.9, measured).shape == (60, 12, 2)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.9, 0.98])
+def test_neighbouring_origins_that_say_the_same_count_as_few(keep: float) -> None:
+    """Bounds from residuals that wander from origin to origin hold what comes later."""
+    rng = np.random.default_rng(9)
+    n, origins = 200, 300
+    noise = rng.normal(size=(n, origins))
+    errors = np.empty((n, origins, 1))
+    state = noise[:, 0]
+    for k in range(origins):
+        state = keep * state + np.sqrt(1 - keep**2) * noise[:, k]
+        errors[:, k, 0] = state
+    told = intervals._told(errors[:, :, 0])
+    assert told == pytest.approx((1 - keep) / (1 + keep), abs=0.03)
+    known, later = errors[:, :100], errors[:, 200:]
+    inside = intervals.coverage(later, intervals.offsets(known, 0.8))
+    assert 0.76 < inside < 0.91, inside

@@ -28,17 +28,33 @@ from sentinel_core import Sentinel, cli
 from sentinel_core.alerts import dispatch
 from sentinel_core.alerts.receivers import KINDS, webhook
 from sentinel_core.apps.event_writer import EventMetrics
+from sentinel_core.apps.query import QueryMetrics
+from sentinel_core.apps.query_endpoints import ENDPOINTS
+from sentinel_core.apps.query_threads import FORWARDING_PER_THREAD, WAITING_PER_THREAD
 from sentinel_core.apps.sidecar import create_app
 from sentinel_core.client import Client
 from sentinel_core.config import AuthConfig, MonitorConfig, SentinelConfig, WatchConfig
+from sentinel_core.emitter.exposition import CROSSING
 from sentinel_core.emitter.production import Production
 from sentinel_core.emitter.self_metrics import COUNTED, ProductionCollector, SidecarMetrics, SnapshotCollector
 from sentinel_core.emitter.snapshot import Snapshot
+from sentinel_core.grafana.files import FOLDER
+from sentinel_core.grafana.provisioning import PORT, write
 from sentinel_core.models.catalogue import BUILT_INS
 from sentinel_core.monitoring import events, monitor
+from sentinel_core.promql import limits
+from sentinel_core.promql.errors import NotSupportedError
+from sentinel_core.promql.evaluate import evaluate
+from sentinel_core.promql.limits import Budget
+from sentinel_core.promql.parse import parse
+from sentinel_core.promql.values import Notes
+from sentinel_core.query import quality, sources
+from sentinel_core.query.actuals import ACTUAL
+from sentinel_core.query.forecasts import HORIZON, LEAD, ORIGIN, VERSION
 from sentinel_core.security.principals import SCOPES
 from sentinel_core.storage.store import Store
 from sentinel_dagster.definitions import build_defs
+from tests.promqltest import MemorySource
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,16 +63,13 @@ DOCUMENTS = {"README.md": README, "CONTRIBUTING.md": CONTRIBUTING}
 BOTH = README + "\n" + CONTRIBUTING
 LARGEST_PICTURE = 120_000  # bytes: the page is read on telephones too, and pictures stay in git for ever
 ORDINARY = {"apt-get", "cd", "cp", "curl", "git", "grep", "mkdir", "pip", "promtool", "python3", "rm", "sqlite3", "tar"}
-LABELS_AND_PLACES = {"sentinel_horizon", "sentinel_version", "sentinel_step", "sentinel_core", "sentinel_dagster"}
-LABELS_AND_PLACES |= {
-    "sentinel_artifacts",
-    "sentinel_predicted",
-    "sentinel_predicted_lower",
-    "sentinel_predicted_upper",
-    "sentinel_threshold",
-    "sentinel_crossing_probability",
-    "sentinel_time_to_threshold_seconds",
-}
+ORDINARY |= {"vmalert"}
+OF_FORECASTS = {"sentinel_predicted", "sentinel_predicted_lower", "sentinel_predicted_upper"}
+OF_SERIES = OF_FORECASTS | {
+    suffix[1:] for suffix in (ACTUAL, *quality.HELP, *CROSSING)
+}  # what follows the name of a series
+LABELS_AND_PLACES = OF_SERIES | {HORIZON, VERSION, LEAD, ORIGIN, "sentinel_step", "sentinel_threshold"}
+LABELS_AND_PLACES |= {"sentinel_artifacts", "sentinel_core", "sentinel_dagster"}
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -228,8 +241,6 @@ def test_commands_exist() -> None:
             case "python":
                 assert rest[0] == "-m", words
                 assert importlib.util.find_spec(rest[1]), f"no module {rest[1]}"
-            case "promtool" | "curl" as name:
-                assert name in ORDINARY
             case name:
                 assert name in ORDINARY | {path.name for path in (ROOT / ".venv" / "bin").glob("*")}, words
     assert used["make"] >= {"run", "test", "check", "bench"}
@@ -308,6 +319,7 @@ def test_self_metrics_table() -> None:
     """The table of Sentinel's own metrics has every one of them and no other."""
     metrics = SidecarMetrics("0")
     EventMetrics(metrics.registry)
+    QueryMetrics(metrics.registry)
     collectors = (SnapshotCollector(Snapshot(), 0.0), ProductionCollector(Production()), metrics.registry)
     families = {metric.name for collector in collectors for metric in collector.collect()} | set(COUNTED)
     wanted = {bare(name) for name in families if name.startswith("sentinel_")}
@@ -342,6 +354,71 @@ def test_models_table() -> None:
     assert set(re.findall(r"^\*\*(\w+Model)\*\*", section("Models"), re.MULTILINE)) == set(BUILT_INS)
 
 
+# ---- the query API and what is shipped for Grafana
+
+
+def test_series_of_grafana() -> None:
+    """The table of names has every kind of series of ours, and one that is not ours."""
+    asked = [name for row in rows(section("Grafana")) for name in code(row[0])]
+    assert {name for name in asked if not sources.ours(name)} == {"foo"}
+    assert {name.removeprefix("foo_") for name in asked if name.startswith("foo_")} == OF_SERIES
+
+
+def test_expressions_of_grafana() -> None:
+    """Every expression of the text can be read, and what is said to be unsupported is refused as that."""
+    chapter = r"^### (?:In your Grafana|Scrape it)\n.*?(?=^##)|^## Grafana\n.*?(?=^## )"
+    chapters = re.findall(chapter, README, re.MULTILINE | re.DOTALL)
+    shown = [text for chapter in chapters for block in blocks(chapter, "text") for text in re.split(r"\n\n+", block)]
+    assert len(shown) == 8
+    for text in shown:
+        for expression in text.splitlines() if "#" not in text else [text]:
+            parse(expression)
+    refused = re.search(r"Not\s+supported are(.*?)and a few", README, re.DOTALL)
+    assert refused
+    for expression in code(refused[1]):
+        with pytest.raises(NotSupportedError):
+            evaluate(parse(expression), 0, 0, 0, MemorySource(), Budget(), Notes())
+
+
+def test_endpoints_of_grafana() -> None:
+    """The endpoints in the text are those that there are."""
+    answered = section("What is answered").partition("\n\n")[0]
+    wanted = {path.replace("{name:path}", "{name}") for path, _, _ in ENDPOINTS} | {"status/buildinfo"}
+    assert set(code(answered)) - {"/api/v1", "promtool query"} == wanted
+
+
+def test_limits_of_queries() -> None:
+    """The numbers in the text are those that are enforced."""
+    answers = {row[0]: row[1] for row in rows(section("What is answered"))}
+    assert f"more than {limits.MAX_BYTES // 1024} KiB, {limits.MAX_DEPTH} levels, " in answers["400"]
+    assert f"{limits.MAX_OPERATORS} operators or {limits.MAX_EXPRESSIONS} regular expressions" in answers["400"]
+    assert f"more than {limits.MAX_POINTS:,} points" in answers["400"]
+    at_once = " ".join(section("What is answered").split())
+    assert f"and {FORWARDING_PER_THREAD} times as many that are passed on whole" in at_once
+    assert f"{WAITING_PER_THREAD} times as many of each may wait" in at_once
+
+
+def test_shipped_files() -> None:
+    """The dashboards and rules in the text are those that are shipped."""
+    boards = [json.loads(path.read_text())["title"] for path in (FOLDER / "dashboards").glob("*.json")]
+    assert {f"Sentinel / {row[0]}" for row in rows(section("Dashboards"))} == set(boards)
+    shipped = {
+        path.name: [rule.get("alert") or rule["record"] for group in yaml.safe_load(path.read_text())["groups"]
+                    for rule in group["rules"]]
+        for path in (FOLDER / "rules").glob("*.yaml")
+    }  # fmt: skip
+    assert {code(row[0])[0]: code(row[2]) for row in rows(section("Alert on the future"))} == shipped
+
+
+def test_written_files(tmp_path: Path) -> None:
+    """What the text says of a written folder is in it."""
+    write(SentinelConfig(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"provisioning", "dashboards", "rules", "compose.yaml"}
+    written_files = {str(Path("grafana") / path.relative_to(tmp_path)) for path in tmp_path.rglob("*.yaml")}
+    assert set(re.findall(r"-rule=(\S+)", README)) <= written_files
+    assert f"at port {PORT}; --port" in README
+
+
 # ---- files
 
 
@@ -366,7 +443,10 @@ def test_links(document: str) -> None:
             assert (ROOT / target.partition("#")[0]).exists(), target
 
 
-@pytest.mark.parametrize("package", ["sentinel_core", "sentinel_core/apps", "sentinel_dagster"])
+@pytest.mark.parametrize(
+    "package",
+    ["sentinel_core", "sentinel_core/apps", "sentinel_core/promql", "sentinel_core/query", "sentinel_dagster"],
+)
 def test_every_module_is_placed(package: str) -> None:
     """CONTRIBUTING's table of files names each module, and what it names is there."""
     named = {name.rstrip("/") for row in rows(section(package, CONTRIBUTING)) for name in code(row[0])}

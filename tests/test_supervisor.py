@@ -23,7 +23,7 @@ from sentinel_core.config import load_config
 from sentinel_core.errors import ServiceError
 from sentinel_core.processes import LOG_BYTES, Service
 from sentinel_core.storage.database import Database
-from sentinel_core.supervisor import Supervisor, _sole_user, check_ports
+from sentinel_core.supervisor import GRACE_SECONDS, Supervisor, _sole_user, check_ports
 from sentinel_core.workspace import dagster_home, environment, log_folder, write_applied, write_workspace
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -115,7 +115,7 @@ def test_greets_with_addresses_and_ends_on_stop(run: Callable[..., Running], tmp
     pid = pid_in(tmp_path / "pid")
     assert running.heard("/metrics")
     assert running.heard("Dagster   http://127.0.0.1:")
-    assert running.stop() < 5
+    assert running.stop() < GRACE_SECONDS
     assert not alive(pid)
 
 

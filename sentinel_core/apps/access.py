@@ -59,12 +59,13 @@ class Access:
         self.store, self.keyring, self.config, self.now = store, keyring, config, now
         self._private = private
 
-    async def caller(self, request: Request, *, local: bool = False) -> Caller | None:
+    async def caller(self, request: Request, *, local: bool = False, reading: bool = False) -> Caller | None:
         """Return who sends a request; None where nobody is recognised.
 
         `Authorization: Bearer <key>` counts alone where it is sent. Then the session's cookie: HTTPException(403) where
         a write lacks the session's token (header X-CSRF-Token, or the form's field `csrf`). With `local`, for pages:
-        then anybody on this machine as a viewer, unless require_login. StoreError where the store does not answer.
+        then anybody on this machine as a viewer, unless require_login. `reading`: nothing is written, whatever the
+        method. StoreError where the store does not answer.
         """
         scheme, _, text = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
@@ -73,7 +74,7 @@ class Access:
         if token := request.cookies.get(self.cookie(request, "session")):
             caller = await run_in_threadpool(self._of_session, token)
             if caller is not None:
-                if request.method not in READING:
+                if not reading and request.method not in READING:
                     await _require_csrf(request, caller)
                 return caller
         return Caller(LOCAL) if local and self._is_local(request) else None

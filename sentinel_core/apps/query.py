@@ -5,12 +5,10 @@ in pieces, so that neither a long one nor a slow client holds the memory or the 
 """
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from isal import isal_zlib
@@ -24,16 +22,18 @@ from starlette.types import Receive, Scope, Send
 
 from sentinel_core.apps.query_endpoints import ENDPOINTS, JSON, Ask
 from sentinel_core.apps.query_form import read_form
+from sentinel_core.apps.query_threads import Place, RejectedError, Threads
 from sentinel_core.apps.services import Services
 from sentinel_core.config import SentinelConfig
 from sentinel_core.durations import parse_duration
 from sentinel_core.emitter.exposition import accepts_gzip
 from sentinel_core.errors import SentinelError, explain
 from sentinel_core.promql import answer
-from sentinel_core.promql.errors import QueryError, QueryTimeoutError, TooBusyError
+from sentinel_core.promql.errors import QueryError, QueryTimeoutError
 from sentinel_core.promql.limits import Budget
 from sentinel_core.query.actuals import ActualSource
 from sentinel_core.query.crossings import CrossingSource
+from sentinel_core.query.forecast_watches import Watches
 from sentinel_core.query.forecasts import ForecastSource
 from sentinel_core.query.own_metrics import STEP_SECONDS, ModelsOf, OwnMetrics
 from sentinel_core.query.production import ProductionSource
@@ -46,14 +46,7 @@ logger = logging.getLogger(__name__)
 PREFIX = "/api/v1"
 BODY_SECONDS = 30.0  # a form that has not come by then does not come
 SEND_SECONDS = 30.0  # a client that takes no megabyte in that time takes no more
-WAITING_PER_THREAD = 16  # queries that wait: a dashboard sends dozens at once
-FORWARDING_PER_THREAD = 4  # queries that Prometheus works on, meanwhile: where it hangs, ours are answered all the same
-PIECE_BYTES = 1 << 20  # of an answer that are sent at once
 _GZIP_LEVEL, _GZIP_FORMAT = 1, 31
-
-
-class RejectedError(TooBusyError):
-    """More queries at once than may wait."""
 
 
 class QueryMetrics:
@@ -83,19 +76,17 @@ class QueryApi:
         self.metrics = QueryMetrics(registry)
         self._upstreams = _Upstreams(services.config)
         self._own = OwnMetrics(registry, lambda: services.live.served.snapshot)
+        watches = Watches(services.store, services.config)
         self._sources = Sources(
-            forecasts=ForecastSource(services.store, services.config),
-            quality=QualitySource(services.store, services.config),
-            crossings=CrossingSource(services.store, services.config),
-            actuals=ActualSource(services.store, services.config, services.now),
+            forecasts=ForecastSource(services.store, watches),
+            quality=QualitySource(services.store, services.config, watches),
+            crossings=CrossingSource(services.store, services.config, watches),
+            actuals=ActualSource(services.store, services.config, watches, services.now),
             production=self._production,
             own=self._own,
             upstream=self._upstreams.current,
         )
-        self._concurrency = services.config().query_concurrency
-        self._threads = ThreadPoolExecutor(self._concurrency, "sentinel-query")
-        self._forwarding = ThreadPoolExecutor(self._concurrency * FORWARDING_PER_THREAD, "sentinel-forward")
-        self._under_way = 0
+        self.threads = Threads(services.config().query_concurrency)
 
     def routes(self) -> list[BaseRoute]:
         """Every endpoint but buildinfo."""
@@ -116,20 +107,8 @@ class QueryApi:
 
     def close(self) -> None:
         """Wait for the threads to end."""
-        for threads in (self._threads, self._forwarding):
-            threads.shutdown(cancel_futures=True)
+        self.threads.close()
         self._upstreams.close()
-
-    @contextlib.contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Count a request; RejectedError where too many wait already."""
-        if self._under_way >= self._concurrency * (1 + WAITING_PER_THREAD):
-            raise RejectedError("too many queries at once; ask again in a moment, or raise query_concurrency")
-        self._under_way += 1
-        try:
-            yield
-        finally:
-            self._under_way -= 1
 
     def _production(self, projects: frozenset[str] | None) -> list[OurSource]:
         services = self.services
@@ -156,22 +135,13 @@ class QueryApi:
         access = self.services.access
         if access.reads_all(request):
             return None
-        caller = await access.caller(request)
+        caller = await access.caller(request, reading=True)
         if caller is None:
             headers = {"www-authenticate": "Bearer"}
             raise HTTPException(401, "send a key that may read: `Authorization: Bearer sml_live_…`", headers)
         if not caller.principal.may("read"):
             raise HTTPException(403, f"{caller.principal.actor} may not read; make a key with --scope read")
         return await access.projects(caller.principal)
-
-    async def piece(self, ask: Ask, pieces: Iterator[bytes], compress: "_Compress") -> tuple[bytes, bool]:
-        """Return the next bytes of an answer, and whether they are the last."""
-        loop = asyncio.get_running_loop()
-        if not ask.forwarding:
-            body, last = await loop.run_in_executor(self._threads, _next_piece, pieces, compress)
-            if not ask.forwarding:
-                return body, last
-        return await loop.run_in_executor(self._forwarding, _next_piece, pieces, compress)
 
 
 class _Upstreams:
@@ -213,19 +183,6 @@ class _Compress:
         return out + self._engine.flush() if last else out
 
 
-def _next_piece(pieces: Iterator[bytes], compress: _Compress) -> tuple[bytes, bool]:
-    """On a thread: up to PIECE_BYTES more of an answer, and whether that was all."""
-    parts, size = [], 0
-    for piece in pieces:
-        if not piece:  # what follows is for other threads
-            return b"", False
-        parts.append(piece)
-        size += len(piece)
-        if size >= PIECE_BYTES:
-            return compress(b"".join(parts), False), False
-    return compress(b"".join(parts), True), True
-
-
 class _Endpoint:
     """One endpoint, as plain ASGI: a router's method check would send a wrong method to the next route."""
 
@@ -254,8 +211,8 @@ class _Endpoint:
         else:
             try:
                 ask = await self._api.ask(request, self._name)
-                with self._api.admitted():
-                    return await self._answer(ask, request, send)
+                with Place(self._api.threads, ask) as place:
+                    return await self._answer(ask, place, request, send)
             except ClientDisconnect:
                 return "gone"
             except HTTPException as error:
@@ -274,12 +231,12 @@ class _Endpoint:
         await response(request.scope, request.receive, send)
         return outcome
 
-    async def _answer(self, ask: Ask, request: Request, send: Send) -> str:
+    async def _answer(self, ask: Ask, place: Place, request: Request, send: Send) -> str:
         """Send an answer, and say what came of it; raises only while nothing of it has been sent."""
         pieces, compress = self._work(ask), _Compress(accepts_gzip(request.headers.get("accept-encoding", "")))
         watch = asyncio.create_task(_watch(request, ask))
         try:
-            body, last = await self._api.piece(ask, pieces, compress)
+            body, last = await place.piece(pieces, compress)
             outcome = "success" if ask.status < 400 else "refused_upstream"
             headers = {"content-type": ask.media_type, **compress.headers}
             if last:
@@ -289,7 +246,7 @@ class _Endpoint:
             del begin.headers["content-length"]
             await send({"type": "http.response.start", "status": ask.status, "headers": begin.raw_headers})
             try:
-                await self._rest(pieces, compress, body, ask, send)
+                await _rest(place, pieces, compress, body, ask, send)
             except Exception as error:  # too late for words: the connection is closed instead
                 logger.warning("an answer of %s broke off: %s", request.url.path, explain(error))
                 return "broken_off"
@@ -301,17 +258,6 @@ class _Endpoint:
         finally:
             watch.cancel()
             ask.budget.deadline = float("-inf")  # a thread may still be at it, where the server stops
-
-    async def _rest(self, pieces: Iterator[bytes], compress: _Compress, body: bytes, ask: Ask, send: Send) -> None:
-        last = False
-        while True:
-            async with asyncio.timeout(SEND_SECONDS):
-                await send({"type": "http.response.body", "body": body, "more_body": not last})
-            if last:
-                return
-            if ask.gone:
-                raise ConnectionError("the client has gone")
-            body, last = await self._api.piece(ask, pieces, compress)
 
 
 _OUTCOMES = {RejectedError: "rejected", UpstreamError: "refused_upstream"}
@@ -328,3 +274,16 @@ async def _watch(request: Request, ask: Ask) -> None:
         pass
     ask.gone = True
     ask.budget.deadline = float("-inf")
+
+
+async def _rest(place: Place, pieces: Iterator[bytes], compress: _Compress, body: bytes, ask: Ask, send: Send) -> None:
+    """Send an answer whose first bytes are there."""
+    last = False
+    while True:
+        async with asyncio.timeout(SEND_SECONDS):
+            await send({"type": "http.response.body", "body": body, "more_body": not last})
+        if last:
+            return
+        if ask.gone:
+            raise ConnectionError("the client has gone")
+        body, last = await place.piece(pieces, compress)

@@ -1,14 +1,16 @@
 """The endpoints of the query API, each a generator of an answer's bytes that runs on a thread."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sentinel_core.apps.query_form import EARLIEST, LATEST, Form, label_name
+from sentinel_core.apps.query_threads import BOTH, OURS, THEIRS
 from sentinel_core.promql import answer, evaluate, parse
 from sentinel_core.promql.errors import BadQueryError, NotSupportedError
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.values import LOOKBACK, Notes
-from sentinel_core.query.sources import View
+from sentinel_core.query.sources import EVERYTHING, View, selectors
 from sentinel_core.series import Matcher
 
 JSON = "application/json"
@@ -17,7 +19,7 @@ READ, ASK = ("GET", "HEAD"), ("GET", "HEAD", "POST")
 
 @dataclass
 class Ask:
-    """One request, on its way through a thread; what is answered may be changed until the first piece of it."""
+    """One request, on its way through threads; what is answered may be changed until the first piece of it."""
 
     form: Form
     view: View
@@ -27,7 +29,7 @@ class Ask:
     label: str = ""  # of label/{name}/values
     status: int = 200
     media_type: str = JSON
-    forwarding: bool = False  # Prometheus answers the whole request
+    lane: str = OURS  # of query_threads
     gone: bool = False  # the client is
 
     def notes(self) -> Notes:
@@ -50,11 +52,20 @@ class Ask:
             raise BadQueryError('invalid parameter "end": end timestamp must not be before start time')
         return start - LOOKBACK, end
 
-    def forward(self) -> Iterator[bytes]:
-        """Pass the whole request on: after an empty piece, behind which the work is Prometheus'."""
-        assert self.view.upstream is not None
-        self.forwarding = True
+    def move(self, lane: str) -> Iterator[bytes]:
+        """Go on with the work on other threads."""
+        self.lane = lane
         yield b""
+
+    def about(self, selectors: Sequence[Sequence[Matcher]]) -> Iterator[bytes]:
+        """Go on where it may take as long as Prometheus takes, if Prometheus is asked for any of these."""
+        if self.view.asks_upstream(selectors):
+            yield from self.move(BOTH)
+
+    def forward(self) -> Iterator[bytes]:
+        """Pass the whole request on."""
+        assert self.view.upstream is not None
+        yield from self.move(THEIRS)
         with self.view.upstream.forward(self.endpoint, self.form.pairs, self.budget) as forwarded:
             self.status, self.media_type = forwarded.status, forwarded.content_type
             yield from forwarded.pieces
@@ -67,7 +78,9 @@ def query(ask: Ask) -> Iterator[bytes]:
     if node is None:
         yield from ask.forward()
         return
+    yield from ask.about(selectors(node))
     value = evaluate.evaluate(node, at, at, 0, ask.view, ask.budget, notes)
+    notes.warnings |= ask.view.warnings
     yield from answer.answer(value, evaluate.times(at, at, 0), notes, ranged=False, limit=limit)
 
 
@@ -85,39 +98,43 @@ def query_range(ask: Ask) -> Iterator[bytes]:
             f'invalid parameter "query": invalid expression type "{kind}" for range query, '
             "must be Scalar or instant Vector"
         )
+    yield from ask.about(selectors(node))
     value = evaluate.evaluate(node, start, end, step, ask.view, ask.budget, notes)
+    notes.warnings |= ask.view.warnings
     yield from answer.answer(value, evaluate.times(start, end, step), notes, ranged=True, limit=limit)
 
 
 def labels(ask: Ask) -> Iterator[bytes]:
     """GET and POST /api/v1/labels: which labels there are."""
-    (start, end), selectors, limit = ask.span(), ask.selectors(), ask.form.limit()
-    yield _limited(ask.view.label_names(selectors, start, end, ask.budget), limit)
+    (start, end), asked, limit = ask.span(), ask.selectors(), ask.form.limit()
+    yield from ask.about(asked or EVERYTHING)
+    yield _listed(ask, ask.view.label_names(asked, start, end, ask.budget), limit)
 
 
 def label_values(ask: Ask) -> Iterator[bytes]:
     """GET /api/v1/label/{name}/values: which values a label has."""
     name = label_name(ask.label)
-    (start, end), selectors, limit = ask.span(), ask.selectors(), ask.form.limit()
-    yield _limited(ask.view.label_values(name, selectors, start, end, ask.budget), limit)
+    (start, end), asked, limit = ask.span(), ask.selectors(), ask.form.limit()
+    yield from ask.about(asked or EVERYTHING)
+    yield _listed(ask, ask.view.label_values(name, asked, start, end, ask.budget), limit)
 
 
 def series(ask: Ask) -> Iterator[bytes]:
     """GET and POST /api/v1/series: which series there are."""
-    (start, end), selectors, limit = ask.span(), ask.selectors(), ask.form.limit()
-    if not selectors:
+    (start, end), asked, limit = ask.span(), ask.selectors(), ask.form.limit()
+    if not asked:
         raise BadQueryError("no match[] parameter provided")
-    found = ask.view.series_of(selectors, start, end, ask.budget)
-    warnings = [answer.TRUNCATED] if limit and len(found) > limit else []
-    yield answer.listing([dict(one) for one in found[: limit or None]], warnings)
+    yield from ask.about(asked)
+    yield _listed(ask, list(map(dict, ask.view.series_of(asked, start, end, ask.budget))), limit)
 
 
 def metadata(ask: Ask) -> Iterator[bytes]:
     """GET /api/v1/metadata: type and help of each metric."""
     limit, of_each = ask.form.limit(), ask.form.limit("limit_per_metric")
+    yield from ask.about(EVERYTHING)
     found = ask.view.metadata(ask.form.text("metric") or None, ask.budget)
     names = list(found)[: limit or None]
-    yield answer.listing({name: found[name][: of_each or None] for name in names})
+    yield answer.listing({name: found[name][: of_each or None] for name in names}, list(ask.view.warnings))
 
 
 def rules(_: Ask) -> Iterator[bytes]:
@@ -142,9 +159,9 @@ def _expression(form: Form) -> str:
     return text
 
 
-def _limited(found: list[str], limit: int) -> bytes:
-    warnings = [answer.TRUNCATED] if limit and len(found) > limit else []
-    return answer.listing(found[: limit or None], warnings)
+def _listed(ask: Ask, found: Sequence[Any], limit: int) -> bytes:
+    truncated = [answer.TRUNCATED] if limit and len(found) > limit else []
+    return answer.listing(found[: limit or None], [*ask.view.warnings, *truncated])
 
 
 ENDPOINTS: tuple[tuple[str, tuple[str, ...], Callable[[Ask], Iterator[bytes]]], ...] = (

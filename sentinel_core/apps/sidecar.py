@@ -142,9 +142,9 @@ class _Sidecar:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
             self.live.close()
-            await run_in_threadpool(self.queries.close)
             await run_in_threadpool(self.services.writer.stop)
             await run_in_threadpool(self.services.keyring.close)
+            await run_in_threadpool(self.queries.close)  # last: it may wait for a Prometheus that hangs
 
     async def healthy(self, _: Request) -> Response:
         """GET /-/healthy: the process answers."""

@@ -14,7 +14,7 @@ PORT = 3001  # Dagster's UI is on Grafana's own 3000
 KEY_VARIABLE = "SENTINEL_KEY"
 EXAMPLE_FOLDER = "/etc/sentinel/grafana"  # where the committed copies say that they lie
 _HOMES = ("/usr/share/grafana", "/opt/homebrew/opt/grafana/share/grafana", "/usr/local/opt/grafana/share/grafana")
-_PROGRAMS: tuple[tuple[str, list[str]], ...] = (("grafana", ["server"]), ("grafana-server", []))  # the second until Grafana 9.4
+_PROGRAMS: tuple[tuple[str, list[str]], ...] = (("grafana", ["server"]), ("grafana-server", []))  # until Grafana 9.4
 
 _DATASOURCE = Template("""\
 apiVersion: 1

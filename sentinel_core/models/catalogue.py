@@ -16,10 +16,12 @@ from sentinel_core.models.arima import ARIMAModel
 from sentinel_core.models.base import BaseModel, BatchModel, ModelSpec
 from sentinel_core.models.exponential_smoothing import ExponentialSmoothingModel
 from sentinel_core.models.linear_trend import LinearTrendModel
+from sentinel_core.models.seasonal_ridge import SeasonalRidgeModel
 from sentinel_core.models.sgd_regressor import SGDRegressorModel
 
 BUILT_INS: dict[str, type[BatchModel]] = {
-    model.__name__: model for model in (LinearTrendModel, ExponentialSmoothingModel, ARIMAModel, SGDRegressorModel)
+    model.__name__: model
+    for model in (LinearTrendModel, ExponentialSmoothingModel, ARIMAModel, SGDRegressorModel, SeasonalRidgeModel)
 }
 _CHOICES = f"name {', '.join(BUILT_INS)}, or your own class as package.module:Class"
 GRID = ("granularity", "horizon", "lookback")

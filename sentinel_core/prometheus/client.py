@@ -6,6 +6,7 @@ import os
 import random
 import ssl
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -106,6 +107,7 @@ class PrometheusClient:
             trust_env=base.host
             not in ("localhost", "127.0.0.1", "::1"),  # a proxy from the environment is not for loopback
         )
+        self._close = weakref.finalize(self, self._http.close)  # at the latest when nobody holds it any more
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +117,7 @@ class PrometheusClient:
 
     def close(self) -> None:
         """Close the connections."""
-        self._http.close()
+        self._close()
 
     def now(self) -> float:
         """Prometheus' own clock, unix seconds."""
@@ -229,12 +231,18 @@ class PrometheusClient:
 
     @contextmanager
     def stream(
-        self, endpoint: str, fields: Mapping[str, str | Sequence[str]], *, seconds: float, method: str = "POST"
+        self,
+        endpoint: str,
+        fields: Mapping[str, str | Sequence[str]],
+        *,
+        seconds: float,
+        method: str = "POST",
+        setting: str = "scrape_timeout",
     ) -> Iterator[Streamed]:
         """Send one request, once, and hand on what is answered while the block runs, whatever its status.
 
         fields:  a form, or with GET the query; several values of one name are a list
-        seconds: for the whole answer
+        seconds: for the whole answer; what they come from is the `setting` to raise
 
         Raises TransientSourceError where no answer comes, or not all of it in time, and PermanentSourceError where it
         never would.
@@ -243,7 +251,7 @@ class PrometheusClient:
         query, form = (fields, None) if method == "GET" else (None, fields)
         url = f"{self.url}/api/v1/{endpoint}"
         with (
-            self._blamed(endpoint, seconds),
+            self._blamed(endpoint, seconds, setting),
             self._http.stream(method, url, params=query, data=form, timeout=seconds) as response,
         ):
             headers = response.headers
@@ -251,12 +259,14 @@ class PrometheusClient:
                 response.status_code,
                 headers.get("content-type", ""),
                 headers.get("location", "elsewhere"),
-                self._pieces(response, endpoint, seconds, ends),
+                self._pieces(response, endpoint, seconds, ends, setting),
             )
 
-    def _pieces(self, response: httpx.Response, endpoint: str, seconds: float, ends: float) -> Iterator[bytes]:
+    def _pieces(
+        self, response: httpx.Response, endpoint: str, seconds: float, ends: float, setting: str
+    ) -> Iterator[bytes]:
         total = 0
-        with self._blamed(endpoint, seconds):
+        with self._blamed(endpoint, seconds, setting):
             for piece in response.iter_bytes():
                 total += len(piece)
                 if total > MAX_ANSWER_BYTES:
@@ -268,13 +278,13 @@ class PrometheusClient:
                 yield piece
 
     @contextmanager
-    def _blamed(self, endpoint: str, seconds: float) -> Iterator[None]:
+    def _blamed(self, endpoint: str, seconds: float, setting: str) -> Iterator[None]:
         """What goes wrong on the way, in our words."""
         try:
             yield
         except httpx.TimeoutException:
             raise self._transient(
-                f"did not answer {endpoint} within {seconds:g} s; raise scrape_timeout if it is slow"
+                f"did not answer {endpoint} within {seconds:.3g} s; raise {setting} if it is slow"
             ) from None
         except (httpx.TransportError, httpx.DecodingError) as error:
             if reason := _certificate_error(error):

@@ -17,7 +17,7 @@ from sentinel_core.promql.histograms import check_quantile
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.matching import NAME, Groups, dropping, keeping
 from sentinel_core.promql.tree import Aggregation
-from sentinel_core.promql.values import BoolArray, Labels, Notes, Scalar, Text, Vector
+from sentinel_core.promql.values import BoolArray, Labels, Notes, Scalar, Text, Vector, said
 from sentinel_core.windows import FloatArray, IntArray, unique
 
 _PIECE = 200_000  # cells at once, so that what is computed of them stays in the cache
@@ -209,7 +209,7 @@ def _choose(node: Aggregation, vector: Vector, count: FloatArray, budget: Budget
         return Vector.empty(vector.values.shape[1])
     if count.min() < -(2**63) or count.max() >= 2**63:
         verb, value = ("overflows", count.max()) if count.max() >= 2**63 else ("underflows", count.min())
-        raise ExecutionError(f"Scalar value {_text(value)} {verb} int64")
+        raise ExecutionError(f"Scalar value {said(value)} {verb} int64")
     groups = _groups(node, vector.labels)
     budget.spend(vector.values.size)
     keys = _CHOICES[node.operator]
@@ -234,7 +234,7 @@ def _limit_ratio(vector: Vector, ratio: FloatArray, notes: Notes) -> Vector:
         raise ExecutionError("Ratio value is NaN")
     for value, limit in ((ratio.max(), 1), (-ratio.min(), -1)):
         if value > 1:
-            got = _text(value * limit)
+            got = said(value * limit)
             notes.warn(f"ratio value should be between -1 and 1, got {got}, capping to {limit}")
     if np.any((ratio != 0) & (np.abs(ratio) < 1)):
         raise NotSupportedError("limit_ratio with a ratio other than 1, 0 or -1")
@@ -279,7 +279,3 @@ def _positional(text: str) -> str:
     '0.0000001'
     """
     return f"{Decimal(text):f}" if "e" in text else text
-
-
-def _text(value: float) -> str:
-    return texts(np.array([value]))[0].decode()

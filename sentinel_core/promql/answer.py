@@ -18,6 +18,7 @@ from sentinel_core.windows import FloatArray, IntArray
 
 TRUNCATED = "results truncated due to limit"
 _PIECE = 5_000  # samples between two yields of the interpreter: 2 ms
+_END = b'"]]}'  # of the last point and its series
 _encode = msgspec.json.Encoder().encode
 _EXPONENT = re.compile(rb"(-?[\d.]+)e([+-]?\d+)")
 
@@ -150,21 +151,23 @@ def _matrix(value: Vector, times: IntArray) -> Iterator[bytes]:
         firsts = [starts[first] for first in present.argmax(1).tolist()]
         yield _rows(labels, [0, *offsets[:-1]], firsts, parts, numbers, leading=low == 0)
         time.sleep(0)
+    if value.labels:
+        yield _END
 
 
 def _of_samples(value: Samples) -> Iterator[bytes]:
-    low = 0
-    while low < len(value.labels):
-        high = max(low + 1, int(np.searchsorted(value.offsets, value.offsets[low] + _PIECE, "right")) - 1)
-        begin, end = int(value.offsets[low]), int(value.offsets[high])
-        starts = [b'[%s,"' % second for second in _seconds(value.times[begin:end])]
-        offsets = (value.offsets[low:high] - begin).tolist()
+    begins = value.offsets[:-1]
+    for low in range(0, len(value.times), _PIECE):  # whatever series they are of: one may have millions
+        part = slice(low, low + _PIECE)
+        starts = [b'[%s,"' % second for second in _seconds(value.times[part])]
+        here = slice(*np.searchsorted(begins, [low, low + _PIECE]))
+        offsets = (begins[here] - low).tolist()
         firsts = [starts[offset] for offset in offsets]
         parts = [b'"],' + start for start in starts]
-        numbers = texts(value.values[begin:end])
-        yield _rows(value.labels[low:high], offsets, firsts, parts, numbers, leading=low == 0)
+        yield _rows(value.labels[here], offsets, firsts, parts, texts(value.values[part]), leading=low == 0)
         time.sleep(0)
-        low = high
+    if len(value.times):
+        yield _END
 
 
 def _rows(
@@ -176,17 +179,19 @@ def _rows(
     *,
     leading: bool,
 ) -> bytes:
-    """Series with their points: `parts` stands before each number and ends the point before; none is empty.
+    """Points and the series that begin among them: `parts` stands before each number and ends the point before.
 
+    The last point is left open, as its series may go on. No series is empty.
     offsets: where in them each series begins; firsts: what stands before its first number
     """
     for one, offset, first in zip(labels, offsets, firsts, strict=True):
         parts[offset] = b'"]]},{"metric":%s,"values":[%s' % (_metric(one), first)
-    parts[0] = parts[0][5:] if leading else parts[0][4:]
+    if leading:  # nothing to end
+        parts[0] = parts[0][5:]
     joined = [b""] * (2 * len(numbers))
     joined[0::2] = parts
     joined[1::2] = numbers
-    return b"".join(joined) + b'"]]}'
+    return b"".join(joined)
 
 
 def _ending(warnings: Sequence[str], infos: Sequence[str]) -> bytes:

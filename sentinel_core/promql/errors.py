@@ -12,7 +12,7 @@ from sentinel_core.errors import RequestError
 
 
 class QueryError(RequestError):
-    """A query without an answer; `status` and `kind` are the HTTP status and `errorType` of it, a class's or its own."""
+    """A query without an answer; `status` and `kind` are its HTTP status and `errorType`, a class's or its own."""
 
     status: int = 400
     kind: str = "bad_data"

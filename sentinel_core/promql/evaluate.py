@@ -50,7 +50,7 @@ def times(start: int, end: int, step: int) -> IntArray:
     >>> times(1000, 2500, 500).tolist(), times(1000, 1000, 0).tolist()
     ([1000, 1500, 2000, 2500], [1000])
     """
-    return np.arange(start, end + 1, step or 1, dtype=np.int64) if step else np.array([start], np.int64)
+    return np.arange(start, end + 1, step, dtype=np.int64) if step else np.array([start], np.int64)
 
 
 def evaluate(
@@ -214,6 +214,7 @@ class _Evaluation:
         vector = self.value(node.expr, inner) if len(inner) else Vector.empty(0)
         assert isinstance(vector, Vector)  # the parser has checked types
         vector = vector.seen()
+        _check_names(vector)
         self.budget.spend(int(vector.present.sum()))
         names = set(vector.rows(vector.nameless).labels)
         return to_samples(vector, inner), ends, names
@@ -275,9 +276,7 @@ def _spread(value: V, steps: int, budget: Budget) -> V:
 def _named(vector: Vector) -> Vector:
     """Return the answer: names that operations took away go now, and series that became one are joined."""
     vector = vector.seen()
-    keeping = {labels for labels, nameless in zip(vector.labels, vector.nameless.tolist(), strict=True) if not nameless}
-    if vector.values.shape[1] > 1 and not keeping.isdisjoint(vector.rows(vector.nameless).labels):
-        raise NotSupportedError("series that have a name at some steps and none at others")
+    _check_names(vector)
     labels = tuple(
         [
             without(one, NAME) if nameless else one
@@ -285,6 +284,12 @@ def _named(vector: Vector) -> Vector:
         ]
     )
     return merge(replace(vector, labels=labels, nameless=np.zeros(len(labels), bool)))
+
+
+def _check_names(vector: Vector) -> None:
+    """Refuse what is one series to Prometheus, as the names that go are still there, and two to us."""
+    if len(set(vector.labels)) < len(vector.labels):
+        raise NotSupportedError("series that have a name at some steps and none at others")
 
 
 def _by_labels(labels: Sequence[Labels]) -> IntArray:

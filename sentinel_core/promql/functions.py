@@ -3,7 +3,6 @@
 Each takes its evaluated arguments and the steps. S series, T steps; times are milliseconds.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -164,7 +163,7 @@ def _nothing(args: Sequence[Argument], times: IntArray, notes: Notes) -> Vector:
 
 def _sort(sign: int) -> Function:
     def apply(args: Sequence[Argument], times: IntArray, notes: Notes) -> Vector:
-        vector = _vector(args[0])
+        vector = _vector(args[0]).seen()  # what is not present may be no number that can be multiplied
         if not labelling.has_order(times, notes):
             return vector
         return vector.rows(np.argsort(sign * vector.values[:, 0], kind="stable"))  # NaN comes last
@@ -176,14 +175,16 @@ def absent(present: BoolArray, matchers: Sequence[Matcher]) -> Vector:
     """Return 1 where no series is present, labelled by what a selector asks for by equality.
 
     present:  bool [S, T]
-    matchers: of the selector, none where it is no selector; a label with several is left out
+    matchers: of the selector, none where it is no selector; what follows an equality on a label takes the label away
 
     >>> absent(np.array([[True, False]]), (Matcher("job", "=", "api"), Matcher("env", "!=", "test"))).labels
     ((('job', 'api'),),)
     """
-    others = [one for one in matchers if one.label != NAME]
-    asked = Counter(one.label for one in others)
-    labels = {one.label: one.value for one in others if one.operator == "=" and one.value and asked[one.label] == 1}
+    labels: dict[str, str] = {}
+    for number, one in enumerate(matchers):
+        again = any((other.label, other.operator) == (one.label, "=") for other in matchers[:number])
+        labels[one.label] = "" if again or one.operator != "=" else one.value
+    labels = {name: value for name, value in labels.items() if value and name != NAME}
     nowhere = ~np.logical_or.reduce(present, axis=0, keepdims=True)
     return Vector.of([tuple(sorted(labels.items()))], np.ones(nowhere.shape), nowhere)
 

@@ -12,10 +12,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from sentinel_core.promql.answer import texts
 from sentinel_core.promql.errors import NotSupportedError
 from sentinel_core.promql.matching import NAME, Groups
-from sentinel_core.promql.values import Labels, Notes, Scalar, Text, Vector, without
+from sentinel_core.promql.values import Labels, Notes, Scalar, Text, Vector, said, without
 from sentinel_core.windows import FloatArray, IntArray
 
 Argument = Scalar | Text | Vector
@@ -48,8 +47,8 @@ def histogram_fraction(args: Sequence[Argument], times: IntArray, notes: Notes) 
 
 def check_quantile(quantile: FloatArray, notes: Notes) -> None:
     """Warn of quantiles [T] that are none."""
-    for text in texts(np.unique(quantile[~((quantile >= 0) & (quantile <= 1))])):
-        notes.warn(f"quantile value should be between 0 and 1, got {text.decode()}")
+    for wrong in np.unique(quantile[~((quantile >= 0) & (quantile <= 1))]).tolist():
+        notes.warn(f"quantile value should be between 0 and 1, got {said(wrong)}")
 
 
 def quantiles(
@@ -82,7 +81,7 @@ def quantiles(
     values = np.where((found == 0) & (bounds[0] <= 0), bounds[0], values)
     values = np.where(found == last, bounds[last - 1], values)
     if falls is not None:
-        falls[~inside] = 0
+        falls[~inside | (total == 0)] = 0
     return np.where(inside, np.where(total == 0, np.nan, values), outside), falls
 
 
@@ -106,8 +105,7 @@ def fractions(bounds: FloatArray, counts: FloatArray, params: Sequence[FloatArra
 def _at_or_below(bounds: FloatArray, counts: FloatArray, values: FloatArray) -> FloatArray:
     """Return how many observations are at or below values [N]."""
     place = np.searchsorted(bounds, np.where(np.isnan(values), np.inf, values))  # the bucket a value lies in
-    lowest = (place == 0) & np.isfinite(values)
-    if bounds[0] <= 0 and (lowest & (values < bounds[0])).any():
+    if (np.isfinite(values) & (values < min(bounds[0], 0))).any():
         raise NotSupportedError("histogram_fraction() within a lowest bucket without a lower bound")
     every = np.arange(len(counts))
     below = np.where(place > 0, counts[every, place - 1], 0.0)
@@ -182,12 +180,11 @@ class _Falls:
         )
 
     def __str__(self) -> str:
-        lowest, highest = [text.decode() for text in texts(np.array([self.lowest, self.highest]))]
         first, last = [
             datetime.fromtimestamp(int(at / 1000), UTC).strftime(_RFC_3339) for at in (self.first, self.last)
         ]
         return (
-            f"from buckets {lowest} to {highest}, with a max diff of {self.deepest:.2g}, "
+            f"from buckets {said(self.lowest)} to {said(self.highest)}, with a max diff of {self.deepest:.2g}, "
             f"over {self.samples} samples from {first} to {last}"
         )
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from sentinel_core.promql.errors import ExecutionError, NotSupportedError
+from sentinel_core.promql.errors import ExecutionError
 from sentinel_core.promql.matchers import pattern
-from sentinel_core.promql.matching import NAME, Groups
+from sentinel_core.promql.matching import NAME, merge
 from sentinel_core.promql.values import Labels, Notes, Scalar, Text, Vector
 from sentinel_core.windows import IntArray
 
@@ -118,23 +118,17 @@ def _parts(replacement: str, groups: int, named: dict[str, int]) -> list[str | i
 
 
 def _written(vector: Vector, destination: str, values: Sequence[str | None]) -> Vector:
-    """Return the series with a label set to these values; "" removes it, None leaves it."""
+    """Return the series with a label set to these values; "" removes it, None leaves it; what became one is joined."""
 
     def with_value(labels: Labels, value: str | None) -> Labels:
         if value is None:
             return labels
         return tuple(sorted(({**dict(labels), destination: value} if value else _less(labels, destination)).items()))
 
-    labels = tuple(map(with_value, vector.labels, values))
-    groups = Groups.of(labels)
-    if len(groups.keys) < len(labels):
-        if groups.crowded(vector.present):
-            raise ExecutionError("vector cannot contain metrics with the same labelset")
-        raise NotSupportedError("series that become one, never present at once, in label_replace() or label_join()")
     nameless = vector.nameless.copy()
     if destination == NAME:
         nameless[[value is not None for value in values]] = False  # a name that somebody gave stays
-    return replace(vector, labels=labels, nameless=nameless)
+    return merge(replace(vector, labels=tuple(map(with_value, vector.labels, values)), nameless=nameless))
 
 
 def _less(labels: Labels, name: str) -> dict[str, str]:

@@ -139,7 +139,25 @@ def _stdvar_over_time(ranges: Ranges) -> FloatArray:
         apart = np.where(some.mask, values - sums.total(values) / some.counts, 0.0)
         return sums.total(apart * apart) / some.counts
 
-    return ranges.densely(variance)
+    variances = ranges.densely(variance)
+    if (overflown := ~np.isfinite(variances)).any():
+        variances[overflown] = _incremental_variance(ranges.pick(overflown))
+    return variances
+
+
+def _incremental_variance(ranges: Ranges) -> FloatArray:
+    """Welford's, as Prometheus does it: what comes of infinities and of squares that overflow is its own."""
+    mean, mean_rest, squares, squares_rest = np.zeros((4, len(ranges.first)))
+
+    def add(total: FloatArray, rest: FloatArray, value: FloatArray) -> tuple[FloatArray, FloatArray]:
+        grown, lost = sums.add(total, rest, value)
+        return grown, np.where(np.isinf(grown), 0.0, lost)
+
+    for position, values, there in ranges.one_by_one():
+        apart = np.where(there, values - (mean + mean_rest), 0.0)
+        mean, mean_rest = add(mean, mean_rest, apart / (position + 1))
+        squares, squares_rest = add(squares, squares_rest, np.where(there, apart * (values - (mean + mean_rest)), 0.0))
+    return (squares + squares_rest) / ranges.counts
 
 
 def _stddev_over_time(ranges: Ranges) -> FloatArray:
@@ -241,16 +259,20 @@ def _extrapolated(counter: bool, per_second: bool, ranges: Ranges) -> FloatArray
     if counter:
         reset = ranges.within(ranges.recording.drops) > 0
         if reset.any():
-            growth[reset] += ranges.pick(reset).densely(_lost_by_resets)
+            growth[reset] = ranges.pick(reset).densely(_growth_over_resets)
         to_zero = np.where((growth > 0) & (start >= 0), seen * (start / growth), before)
         before = np.minimum(before, to_zero)
     factor = (seen + before + after) / seen
     return growth * (factor / (ranges.span / 1000) if per_second else factor)
 
 
-def _lost_by_resets(some: Ranges) -> FloatArray:
+def _growth_over_resets(some: Ranges) -> FloatArray:
+    """What the ends differ by, and what each reset took: added one after the other, as Prometheus rounds them."""
     values = some.dense(np.nan)
-    return sums.total(np.where(values[1:] < values[:-1], values[:-1], 0.0))
+    lost = np.where(values[1:] < values[:-1], values[:-1], 0.0)
+    apart = some.recording.values[some.last] - values[0]
+    growth: FloatArray = np.add.accumulate(np.concatenate([apart[None], lost]), axis=0)[-1]
+    return growth
 
 
 def _instant(counter: bool, ranges: Ranges) -> FloatArray:

@@ -3,12 +3,13 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
 
 import promql_parser
 
-from sentinel_core.promql import guard, matchers, positions
+from sentinel_core.promql import guard, matchers, positions, spans
 from sentinel_core.promql.errors import BadQueryError, NotSupportedError
 from sentinel_core.promql.tree import (
     Aggregation,
@@ -41,6 +42,7 @@ _GROUPS: dict[str, Literal["left", "right"]] = {
     "VectorMatchCardinality.OneToMany": "right",
 }
 _UNARY_PLUS = re.compile(r"((?:^|[(,+*/%^=<>-])\s*)\+")
+_LOST_PLUS = re.compile(r"\b(timestamp|absent) ?\([ (]*\+")  # there a selector with a plus is no selector
 # Valid in newer Prometheus, unknown to the parser; in texts without strings.
 _UNKNOWN = {
     "smoothed and anchored": re.compile(r"\b(smoothed|anchored)\b", re.IGNORECASE),
@@ -93,6 +95,8 @@ def format_query(text: str) -> str:
 
 
 def _parse(checked: guard.Checked) -> promql_parser.Expr:
+    if lost := _LOST_PLUS.search(checked.text):
+        raise NotSupportedError(f"{lost[1]}() of a unary plus")
     try:
         negated = checked.text
         while (more := _UNARY_PLUS.sub(r"\1-", negated)) != negated:
@@ -103,6 +107,8 @@ def _parse(checked: guard.Checked) -> promql_parser.Expr:
     except BaseException as error:  # a panic of the parser is no Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
+        if (text := spans.computed(checked.text)) != checked.text:
+            return _parse(replace(checked, text=text))
         bare = re.sub(r"\{[^{}]*\}", "", checked.text)
         for what, pattern in _UNKNOWN.items():
             if pattern.search(bare):

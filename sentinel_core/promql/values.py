@@ -6,6 +6,7 @@ stale marker, a NaN of its own bits, ends a series.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,6 +124,21 @@ class Notes:
 
     def _place(self, argument: int) -> str:
         return f" ({self.positions[argument]})" if self.positions else ""
+
+
+def said(value: float) -> str:
+    """Return a number as messages say it, which is Go's %g: with an exponent from a million on.
+
+    >>> [said(one) for one in (1.5, 200000, 1e6, 12345678.5, 0.00001, float("inf"), float("nan"))]
+    ['1.5', '200000', '1e+06', '1.23456785e+07', '1e-05', '+Inf', 'NaN']
+    """
+    if not np.isfinite(value):
+        return "NaN" if np.isnan(value) else "+Inf" if value > 0 else "-Inf"
+    exact = Decimal(repr(float(value))).normalize()
+    if -4 <= exact.adjusted() < 6:
+        return f"{exact:f}"
+    digits, exponent = f"{exact:e}".split("e")
+    return f"{digits}e{int(exponent):+03d}"
 
 
 def is_stale(values: FloatArray) -> BoolArray:

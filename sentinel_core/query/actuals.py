@@ -6,7 +6,6 @@ So a panel can have both in one panel whatever the watch is, and without asking 
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import sqlalchemy as sa
 
 from sentinel_core.config import SentinelConfig
 from sentinel_core.durations import parse_duration
@@ -16,7 +15,7 @@ from sentinel_core.promql.values import LOOKBACK, Labels, Samples
 from sentinel_core.query.forecast_watches import Watch, Watches
 from sentinel_core.query.sampled import Metadata, SampledSource, joined, named
 from sentinel_core.series import Matcher
-from sentinel_core.storage import schema, windows_store
+from sentinel_core.storage import windows_store
 from sentinel_core.storage.store import Store
 from sentinel_core.windows import IntArray, grid
 
@@ -29,16 +28,18 @@ class ActualSource(SampledSource):
     Where several watches have read a series, the first one is told of.
     """
 
-    def __init__(self, store: Store, config: Callable[[], SentinelConfig], now: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, config: Callable[[], SentinelConfig], watches: Watches, now: Callable[[], float]
+    ) -> None:
         self._store = store
         self._config = config
+        self._watches = watches
         self._now = now
-        self._watches = Watches(store, config)
 
     @property
     def lookback(self) -> int:  # type: ignore[override]
         """That of the coarsest watch."""
-        return max([LOOKBACK, *(watch.step_seconds * 1000 for watch in self._load())])
+        return max([LOOKBACK, *(watch.step_seconds * 1000 for watch in self._watches.load())])
 
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
         """Return every sample that is still kept, at its time."""
@@ -46,12 +47,9 @@ class ActualSource(SampledSource):
 
     def series(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> list[Labels]:
         """Return the series that lived in [start, end]."""
-        table, found = schema.series, []
-        lived = (table.c.first_seen <= end // 1000) & sa.func.coalesce(table.c.vanished_at >= start // 1000, sa.true())
+        found = []
         for watch, name, rows in self._asked(matchers):
-            with self._store.database.read() as connection:
-                query = sa.select(table.c.fingerprint).where(table.c.watch_id == watch.id, lived)
-                living = np.array(connection.execute(query).scalars().all(), np.int64)
+            living = self._watches.living(watch.id, start // 1000, end // 1000)
             budget.spend(len(rows))
             members = watch.members
             alive = rows[np.isin(members.fingerprints[rows], living)]
@@ -60,18 +58,15 @@ class ActualSource(SampledSource):
 
     def metadata(self) -> Metadata:
         """Gauges all."""
-        names = sorted({name for watch in self._load() for name in watch.members.names})
+        names = sorted({name for watch in self._watches.load() for name in watch.members.names})
         return {name + ACTUAL: ("gauge", f"{name} as Sentinel read it.") for name in names}
-
-    def _load(self) -> tuple[Watch, ...]:
-        return self._watches.load(self._store.database.change_token())
 
     def _asked(self, matchers: Sequence[Matcher]) -> Iterator[tuple[Watch, str, IntArray]]:
         """Each watch and name that matches, with the rows of its members that no earlier watch has."""
         matching = language.compile(matchers)
         others = tuple(one for one in matchers if one.label != "__name__")
         told = np.empty(0, np.int64)
-        for watch in self._load():
+        for watch in self._watches.load():
             for name in sorted(watch.members.names):
                 if not matching.of_name(name + ACTUAL):
                     continue

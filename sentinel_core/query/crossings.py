@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
-import sqlalchemy as sa
 
 from sentinel_core.config import SentinelConfig, WatchConfig
 from sentinel_core.emitter.exposition import CROSSING, PROBABILITY
@@ -20,7 +19,7 @@ from sentinel_core.promql.values import LOOKBACK, STALE, Labels, Samples
 from sentinel_core.query.forecast_watches import Members, Watches
 from sentinel_core.query.sampled import Metadata, SampledSource, joined, named
 from sentinel_core.series import Matcher
-from sentinel_core.storage import schema, watch_store
+from sentinel_core.storage import watch_store
 from sentinel_core.storage.compaction import ALL_LEADS_SECONDS
 from sentinel_core.storage.forecast_store import DAY_SECONDS, LIVE
 from sentinel_core.storage.parquet import Columns
@@ -73,10 +72,10 @@ class CrossingSource(SampledSource):
     same horizon, the first one is told of, as on /metrics.
     """
 
-    def __init__(self, store: Store, config: Callable[[], SentinelConfig]) -> None:
+    def __init__(self, store: Store, config: Callable[[], SentinelConfig], watches: Watches) -> None:
         self._store = store
         self._config = config
-        self._watches = Watches(store, config)
+        self._watches = watches
 
     @property
     def lookback(self) -> int:  # type: ignore[override]
@@ -91,12 +90,9 @@ class CrossingSource(SampledSource):
 
     def series(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> list[Labels]:
         """Return the series that lived in [start, end], of watches that had been forecast by then."""
-        table, found = schema.series, []
-        lived = (table.c.first_seen <= end // 1000) & sa.func.coalesce(table.c.vanished_at >= start // 1000, sa.true())
+        found = []
         for one in self._asked(matchers, start - self.lookback, end):
-            with self._store.database.read() as connection:
-                query = sa.select(table.c.fingerprint).where(table.c.watch_id == one.watch_id, lived)
-                living = np.array(connection.execute(query).scalars().all(), np.int64)
+            living = self._watches.living(one.watch_id, start // 1000, end // 1000)
             alive = one.rows[np.isin(one.members.fingerprints[one.rows], living)]
             budget.spend(len(alive) * len(one.suffixes) * len(one.thresholds))
             for suffix, limit in product(one.suffixes, one.thresholds.items()):
@@ -108,20 +104,19 @@ class CrossingSource(SampledSource):
         limited = {watch.slug for watch in self._config().watches if watch.thresholds}
         with self._store.database.read() as connection:
             ids = {number for slug, number in watch_store.watch_ids(connection).items() if slug in limited}
-        watches = [watch for watch in self._watches.load(self._store.database.change_token()) if watch.id in ids]
+        watches = [watch for watch in self._watches.load() if watch.id in ids]
         names = sorted({name for watch in watches for name in watch.members.names})
         return {name + suffix: ("gauge", text.format(name=name)) for name in names for suffix, text in CROSSING.items()}
 
     def _asked(self, matchers: Sequence[Matcher], start: int, end: int) -> list[_Asked]:
         matching = language.compile(matchers)
         others = tuple(one for one in matchers if one.label not in _OWN_LABELS)
-        token = self._store.database.change_token()
         with self._store.database.read() as connection:
             states = watch_store.states(connection)
         configured = {states[watch.slug].watch_id: watch for watch in self._config().watches if watch.slug in states}
         found: list[_Asked] = []
         taken: dict[tuple[str, str], IntArray] = {}
-        for watch in self._watches.load(token):
+        for watch in self._watches.load():
             config = configured.get(watch.id)
             newest = None if config is None else states[config.slug].forecast_origin
             if config is None or newest is None or not matching.of_label("sentinel_horizon", watch.horizon):

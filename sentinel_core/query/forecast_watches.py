@@ -23,7 +23,7 @@ _REMEMBERED = 256  # selections of a watch's series
 _LABELS = 100_000  # label sets of a watch's series, about 30 MB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Members:
     """Every series that a watch has or had: fingerprints int64 [n], ascending, and what they stand for."""
 
@@ -102,22 +102,44 @@ class Watches:
         self._store = store
         self._config = config
         self._lock = threading.Lock()
-        self._seen: tuple[int, SentinelConfig] | None = None
+        self._token: int | None = None
+        self._seen: tuple[int | None, SentinelConfig] | None = None  # the newest segment, and
         self._watches: tuple[Watch, ...] = ()
         self._members: dict[int, tuple[tuple[int, int], Members]] = {}  # and how many there were, the newest when
         self._retired: dict[int, tuple[int, int]] = {}  # step and horizon_steps, once known
 
-    def load(self, generation: int) -> tuple[Watch, ...]:
+    def load(self) -> tuple[Watch, ...]:
         """Return the watches, those first whose series win over equal ones: as configured, then the newest.
 
-        generation: of the forecasts; while it and the configuration are the same, so is the answer, and nothing is read
+        While nothing is different, the very same ones.
         """
         config = self._config()
         with self._lock:
-            if self._seen is None or self._seen[0] != generation or self._seen[1] is not config:
-                self._watches = self._read(config)
-                self._seen = (generation, config)
+            token = self._store.database.change_token()  # first: what commits meanwhile is seen by the next call
+            if self._seen is None or token != self._token or self._seen[1] is not config:
+                seen = (self._newest(), config)
+                if seen != self._seen:
+                    found = self._read(config)
+                    self._watches = self._watches if found == self._watches else found
+                    self._seen = seen
+                self._token = token
             return self._watches
+
+    def living(self, watch_id: int, start: int, end: int) -> IntArray:
+        """Return the fingerprints of the series of a watch that lived in [start, end], unix seconds."""
+        table = schema.series
+        lived = (table.c.first_seen <= end) & sa.func.coalesce(table.c.vanished_at >= start, sa.true())
+        query = sa.select(table.c.fingerprint).where(table.c.watch_id == watch_id, lived)
+        with self._store.database.read() as connection:
+            return np.array(connection.execute(query).scalars().all(), np.int64)
+
+    def _newest(self) -> int | None:
+        """The newest segment of what ticks leave: series are registered before anything of them is written."""
+        table = schema.segments
+        newest = sa.select(sa.func.max(table.c.id)).where(table.c.dataset.in_(["windows", "forecasts"]))
+        with self._store.database.read() as connection:
+            found: int | None = connection.scalar(newest)
+        return found
 
     def _read(self, config: SentinelConfig) -> tuple[Watch, ...]:
         watches, state, series = schema.watches, schema.watch_state, schema.series

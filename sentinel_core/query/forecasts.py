@@ -1,6 +1,6 @@
 """Forecasts as series: every forecast step at the time it is about, past ones and those ahead of now."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -8,7 +8,6 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinel_core.config import SentinelConfig
 from sentinel_core.durations import format_duration, parse_duration
 from sentinel_core.emitter.exposition import version_label
 from sentinel_core.errors import StoreError
@@ -22,7 +21,6 @@ from sentinel_core.query.forecast_matrices import Block, Picked, View, Wanted, d
 from sentinel_core.query.forecast_watches import Watch, Watches
 from sentinel_core.query.sampled import Metadata
 from sentinel_core.series import Matcher
-from sentinel_core.storage.segments import SegmentGoneError
 from sentinel_core.storage.store import Store
 from sentinel_core.windows import FloatArray, IntArray
 
@@ -89,9 +87,9 @@ class ForecastSource:
     the newest forecast made at or before then; that label is on the series then.
     """
 
-    def __init__(self, store: Store, config: Callable[[], SentinelConfig], *, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(self, store: Store, watches: Watches, *, cache_bytes: int = CACHE_BYTES) -> None:
         self._cache = ForecastCache(store, cache_bytes)
-        self._watches = Watches(store, config)
+        self._watches = watches
         self._chosen: tuple[tuple[Watch, ...], int, dict[tuple[Matcher, ...], list[list[_Chosen]]]] = ((), -1, {})
 
     def vector(
@@ -159,8 +157,7 @@ class ForecastSource:
     def metadata(self) -> Metadata:
         """Return type and help of each name."""
         with _answered():
-            watches = self._watches.load(self._cache.listing().generation)
-            names = sorted({name for watch in watches for name in watch.members.names})
+            names = sorted({name for watch in self._watches.load() for name in watch.members.names})
             return {
                 name + suffix: ("gauge", text.format(name=name))
                 for name in names
@@ -171,7 +168,7 @@ class ForecastSource:
     def _choose(self, matchers: Sequence[Matcher], matching: Matching, budget: Budget) -> list[list[_Chosen]]:
         """Return what a selector means, those together whose series may be the same, the better ones first."""
         generation = self._cache.listing().generation
-        watches = self._watches.load(generation)
+        watches = self._watches.load()
         before, made_for, remembered = self._chosen
         if before is not watches or made_for != generation:
             remembered = {}
@@ -295,7 +292,7 @@ class ForecastSource:
 def _answered() -> Iterator[None]:
     try:
         yield
-    except (StoreError, SegmentGoneError) as error:
+    except StoreError as error:
         raise TooBusyError(str(error)) from error
 
 

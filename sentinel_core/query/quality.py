@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
-import sqlalchemy as sa
 
 from sentinel_core.config import SentinelConfig, WatchConfig
 from sentinel_core.durations import format_duration, parse_duration
@@ -22,7 +21,7 @@ from sentinel_core.promql.values import LOOKBACK, BoolArray, Labels, Samples, Ve
 from sentinel_core.query.forecast_watches import Members, Watches
 from sentinel_core.query.sampled import Metadata, SampledSource, joined, named
 from sentinel_core.series import Matcher
-from sentinel_core.storage import forecast_store, schema, watch_store, windows_store
+from sentinel_core.storage import forecast_store, watch_store, windows_store
 from sentinel_core.storage.forecast_store import LIVE
 from sentinel_core.storage.parquet import Columns
 from sentinel_core.storage.segments import Segment
@@ -105,10 +104,10 @@ class QualitySource(SampledSource):
     series for the same horizon, the first one is told of, as on /metrics.
     """
 
-    def __init__(self, store: Store, config: Callable[[], SentinelConfig]) -> None:
+    def __init__(self, store: Store, config: Callable[[], SentinelConfig], watches: Watches) -> None:
         self._store = store
         self._config = config
-        self._watches = Watches(store, config)
+        self._watches = watches
 
     def vector(
         self, matchers: Sequence[Matcher], times: IntArray, budget: Budget, *, timestamps: bool = False
@@ -123,36 +122,30 @@ class QualitySource(SampledSource):
 
     def series(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> list[Labels]:
         """Return the series that lived in [start, end], of watches that had been scored by then."""
-        table, found = schema.series, []
-        lived = (table.c.first_seen <= end // 1000) & sa.func.coalesce(table.c.vanished_at >= start // 1000, sa.true())
-        asked = self._asked(matchers, start, end, looking_back=True)
-        with self._store.database.read() as connection:
-            for one in asked:
-                query = sa.select(table.c.fingerprint).where(table.c.watch_id == one.watch_id, lived)
-                living = np.array(connection.execute(query).scalars().all(), np.int64)
-                place = np.flatnonzero(np.repeat(np.isin(one.fingerprints, living), len(one.leads)))
-                budget.spend(len(place))
-                found += one.labels(place)
+        found = []
+        for one in self._asked(matchers, start, end, looking_back=True):
+            living = self._watches.living(one.watch_id, start // 1000, end // 1000)
+            place = np.flatnonzero(np.repeat(np.isin(one.fingerprints, living), len(one.leads)))
+            budget.spend(len(place))
+            found += one.labels(place)
         return found
 
     def metadata(self) -> Metadata:
         """Gauges all."""
-        watches = self._watches.load(self._store.database.change_token())
-        names = sorted({name for watch in watches for name in watch.members.names})
+        names = sorted({name for watch in self._watches.load() for name in watch.members.names})
         return {name + suffix: ("gauge", text.format(name=name)) for name in names for suffix, text in HELP.items()}
 
     def _asked(self, matchers: Sequence[Matcher], start: int, end: int, *, looking_back: bool = False) -> list[_Asked]:
         matching = language.compile(matchers)
         others = tuple(one for one in matchers if one.label not in _OWN_LABELS)
         config = self._config()
-        token = self._store.database.change_token()
         with self._store.database.read() as connection:
             states = watch_store.states(connection)
         configured = {states[watch.slug].watch_id: watch for watch in config.watches if watch.slug in states}
         oldest = parse_duration(config.forecast_retention)
         found: list[_Asked] = []
         taken: dict[tuple[str, str], IntArray] = {}
-        for watch in self._watches.load(token):
+        for watch in self._watches.load():
             mine = configured.get(watch.id)
             if mine is None or not matching.of_label("sentinel_horizon", watch.horizon):
                 continue

@@ -6,12 +6,14 @@ but for Prometheus' copies of our names: it may scrape our /metrics.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from itertools import chain
+from typing import Protocol, TypeVar
 
 from sentinel_core.prometheus.decode import Description
 from sentinel_core.promql import matchers as matching
-from sentinel_core.promql.errors import BadQueryError, ExecutionError, NotSupportedError
+from sentinel_core.promql.errors import BadQueryError, ExecutionError, NotSupportedError, TooBusyError
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.parse import parse
 from sentinel_core.promql.source import Source
@@ -29,7 +31,7 @@ from sentinel_core.promql.tree import (
 )
 from sentinel_core.promql.values import Labels, Samples, Vector
 from sentinel_core.query.sampled import Metadata, joined
-from sentinel_core.query.upstream import Upstream, union
+from sentinel_core.query.upstream import Upstream, UpstreamError, union
 from sentinel_core.series import Matcher
 from sentinel_core.windows import IntArray
 
@@ -39,10 +41,13 @@ OF_CROSSINGS = r".+_sentinel_(crossing_probability|time_to_threshold_seconds)"
 OF_ACTUALS = r".+_sentinel_actual"
 OF_SENTINEL = r"sentinel_.*"
 _OURS = f"{OF_SENTINEL}|{OF_FORECASTS}|{OF_QUALITY}|{OF_CROSSINGS}|{OF_ACTUALS}"  # as re2 reads it too
+_WRONG = (400, 422)  # what is asked, says Prometheus; all else is wrong with itself, or the way there
 _LONGEST_OF_ALL = 86_400_000  # ms
 _ALWAYS = 2**52  # ms: later than every sample
 
 Selectors = Sequence[Sequence[Matcher]]
+EVERYTHING: Selectors = [()]
+T = TypeVar("T")
 
 
 def ours(name: str) -> bool:
@@ -83,17 +88,20 @@ class Sources:
         production = [(OF_SENTINEL, source) for source in self.production(projects)]
         if projects is not None:
             return View(production, None)
+        # Actuals first: whether there are any of ours is seldom a question for the slower ones then.
         others = [
+            (OF_ACTUALS, self.actuals),
             (OF_FORECASTS, self.forecasts),
             (OF_QUALITY, self.quality),
             (OF_CROSSINGS, self.crossings),
-            (OF_ACTUALS, self.actuals),
         ]
         return View([*others, (OF_SENTINEL, self.own), *production], self.upstream())
 
 
 class View:
-    """What one caller sees: a Source, the lists about it, and what is passed on whole.
+    """What one caller sees: a Source, the lists about it, and what is passed on whole; for one request.
+
+    Where Prometheus is away, what would be of both is of ours alone, and `warnings` says so.
 
     upstream: None where nothing is passed through, to nobody or not to this caller
     """
@@ -102,6 +110,7 @@ class View:
         """parts: sources of ours with an expression of the names they may have."""
         self._parts = parts
         self.upstream = upstream
+        self.warnings: dict[str, None] = {}  # of what was asked so far; ordered, each once
 
     def read(self, text: str, budget: Budget) -> Node | None:
         """Return the tree of an expression that is evaluated here; None where `upstream` gets the whole request.
@@ -117,16 +126,20 @@ class View:
             if self.upstream is not None and foreign and "sentinel_" not in text:
                 return None
             raise
-        asked = [selector.matchers for selector in _selectors(node)]
+        asked = selectors(node)
         if self.upstream is None or not asked or any(self._has(matchers, budget) for matchers in asked):
             return node
         return None
+
+    def asks_upstream(self, selectors: Selectors) -> bool:
+        """Whether Prometheus is asked for any of these."""
+        return self.upstream is not None and bool(_foreign(selectors))
 
     def vector(
         self, matchers: Sequence[Matcher], times: IntArray, budget: Budget, *, timestamps: bool = False
     ) -> Vector:
         """As Source."""
-        found = [source.vector(one, times, budget, timestamps=timestamps) for source, one in self._asked(matchers)]
+        found = self._from_all(matchers, lambda source, one: source.vector(one, times, budget, timestamps=timestamps))
         return union(found, len(times))
 
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
@@ -136,56 +149,77 @@ class View:
                 "query processing would load too many samples: more than a day of every series; "
                 "name a metric, or ask for a shorter time"
             )
-        return joined([source.samples(one, start, end, budget) for source, one in self._asked(matchers)])
+        return joined(self._from_all(matchers, lambda source, one: source.samples(one, start, end, budget)))
 
     def series(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> list[Labels]:
         """As Source."""
-        return [labels for source, one in self._asked(matchers) for labels in source.series(one, start, end, budget)]
+        return list(chain(*self._from_all(matchers, lambda source, one: source.series(one, start, end, budget))))
 
     def series_of(self, selectors: Selectors, start: int, end: int, budget: Budget) -> list[Labels]:
         """Return the series under any of the selectors, sorted, each once."""
         found = set(self._our_series(selectors, start, end, budget))
-        if self.upstream is not None and (foreign := _foreign(selectors)):
-            found.update(self.upstream.series_of(foreign, start, end, budget))
+        foreign = _foreign(selectors)
+        with self._theirs(selectors) as upstream:
+            if upstream is not None:
+                found.update(upstream.series_of(foreign, start, end, budget))
         return sorted(found)
 
     def label_names(self, selectors: Selectors, start: int, end: int, budget: Budget) -> list[str]:
         """Return the labels of the series under any of the selectors (none: of all series), sorted."""
-        found = {name for labels in self._our_series(selectors or [()], start, end, budget) for name, _ in labels}
-        foreign = _foreign(selectors)
-        if self.upstream is not None and (foreign or not selectors):
-            found.update(self.upstream.label_names(foreign, start, end, budget))
+        series = self._our_series(selectors or EVERYTHING, start, end, budget)
+        found = {name for labels in series for name, _ in labels}
+        with self._theirs(selectors or EVERYTHING) as upstream:
+            if upstream is not None:
+                found.update(upstream.label_names(_foreign(selectors), start, end, budget))
         return sorted(found)
 
     def label_values(self, name: str, selectors: Selectors, start: int, end: int, budget: Budget) -> list[str]:
         """Return the values of one label under any of the selectors (none: of all series), sorted."""
-        series = self._our_series(selectors or [()], start, end, budget)
+        series = self._our_series(selectors or EVERYTHING, start, end, budget)
         found = {value for labels in series for label, value in labels if label == name}
-        foreign = _foreign(selectors)
-        if self.upstream is not None and (foreign or not selectors):
-            others = self.upstream.label_values(name, foreign, start, end, budget)
-            found.update(value for value in others if name != "__name__" or not ours(value))
+        with self._theirs(selectors or EVERYTHING) as upstream:
+            if upstream is not None:
+                others = upstream.label_values(name, _foreign(selectors), start, end, budget)
+                found.update(value for value in others if name != "__name__" or not ours(value))
         return sorted(found)
 
     def metadata(self, metric: str | None, budget: Budget) -> dict[str, list[Description]]:
         """Return what is known of each metric family, or of one, by name."""
         found: dict[str, list[Description]] = {}
-        if self.upstream is not None and (metric is None or not ours(metric)):
-            described = self.upstream.metadata(metric, budget)
-            found |= {name: entries for name, entries in described.items() if not ours(name)}
+        with self._theirs(EVERYTHING if metric is None else [[Matcher("__name__", "=", metric)]]) as upstream:
+            if upstream is not None:
+                described = upstream.metadata(metric, budget)
+                found |= {name: entries for name, entries in described.items() if not ours(name)}
         for _, source in self._parts:
             for name, (kind, text) in source.metadata().items():
                 if metric in (None, name):
                     found[name] = [Description(kind, text)]
         return found
 
-    def _asked(self, matchers: Sequence[Matcher]) -> Iterator[tuple[Source, Sequence[Matcher]]]:
-        """Who answers a selector, and the selector that they are asked."""
-        for source in self._of_ours(matchers):
-            yield source, matchers
-        if self.upstream is not None:
-            for foreign in _foreign([matchers]):
-                yield self.upstream, foreign
+    def _from_all(self, matchers: Sequence[Matcher], ask: Callable[[Source, Sequence[Matcher]], T]) -> list[T]:
+        """Ask everybody who answers a selector, each for what of it is theirs."""
+        found = [ask(source, matchers) for source in self._of_ours(matchers)]
+        with self._theirs([matchers]) as upstream:
+            if upstream is not None:
+                found += [ask(upstream, one) for one in _foreign([matchers])]
+        return found
+
+    @contextmanager
+    def _theirs(self, selectors: Selectors) -> Iterator[Upstream | None]:
+        """Prometheus, where it is asked for any of these; it may be away where any of ours is asked for too."""
+        if not self.asks_upstream(selectors):
+            yield None
+            return
+        assert self.upstream is not None
+        if not any(self._of_ours(matchers) for matchers in selectors):
+            yield self.upstream
+            return
+        try:
+            yield self.upstream.hurried()
+        except (TooBusyError, UpstreamError) as error:
+            if isinstance(error, UpstreamError) and error.status in _WRONG:  # it is there, and has reason to refuse
+                raise
+            self.warnings[f"only Sentinel's own series are here: {error}"] = None
 
     def _of_ours(self, matchers: Sequence[Matcher]) -> list[OurSource]:
         name = _name(matchers)
@@ -224,8 +258,12 @@ def _foreign(selectors: Selectors) -> list[Sequence[Matcher]]:
     return found
 
 
+def selectors(node: Node) -> list[Sequence[Matcher]]:
+    """The matchers of every selector of an expression."""
+    return [one.matchers for one in _selectors(node)]
+
+
 def _selectors(node: Node) -> Iterator[VectorSelector]:
-    """Every selector of an expression."""
     match node:
         case VectorSelector():
             yield node

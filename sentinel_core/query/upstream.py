@@ -23,6 +23,7 @@ from sentinel_core.windows import FloatArray, IntArray
 Form = Sequence[tuple[str, str]]  # names may repeat, as match[] does
 T = TypeVar("T")
 
+HURRIED = 0.5  # of the time
 LONGEST_SECONDS = 120.0  # of one request, whatever the budget says
 FIRST_POINTS = 300  # of a reading whose number of series nobody knows yet: 10k series answer with 70 MB
 FIRST_SPAN = 3_600_000  # ms; likewise of raw samples
@@ -61,9 +62,13 @@ class Upstream:
     the budget's time is up, and ExecutionError where it answers with more than the budget allows.
     """
 
-    def __init__(self, client: PrometheusClient | ConfigError) -> None:
-        """client: or why there is none, which is told to whoever asks: our own series are there all the same."""
+    def __init__(self, client: PrometheusClient | ConfigError, share: float = 1.0) -> None:
+        """Make one that takes at most a `share` of the time that a query has left.
+
+        client: or why there is none, which is told to whoever asks: our own series are there all the same
+        """
         self._client = client
+        self._share = share
 
     @classmethod
     def of(cls, config: SentinelConfig) -> "Upstream":
@@ -72,6 +77,10 @@ class Upstream:
             return cls(PrometheusClient(config.prometheus_url, auth=config.auth))
         except ConfigError as error:  # a secret is not in our environment, for example
             return cls(error)
+
+    def hurried(self) -> "Upstream":
+        """The same for who can do without its answer, and has something to say before the time is up."""
+        return Upstream(self._client, HURRIED)
 
     def close(self) -> None:
         """Close the connections."""
@@ -178,11 +187,11 @@ class Upstream:
             raise TooBusyError(f"Prometheus cannot be asked: {'; '.join(self._client.problems)}")
         budget.check()
         method = "POST" if endpoint in _FORMS else "GET"
-        seconds = max(0.001, min(budget.deadline - budget.clock(), LONGEST_SECONDS))
+        seconds = max(0.001, min(self._share * (budget.deadline - budget.clock()), LONGEST_SECONDS))
         fields = {**fields, "timeout": f"{seconds:.3f}"}  # nobody computes what nobody waits for
         with (
             _as_query_error(budget),
-            self._client.stream(endpoint, fields, seconds=seconds, method=method) as answer,
+            self._client.stream(endpoint, fields, seconds=seconds, method=method, setting="query_timeout") as answer,
         ):
             yield Streamed(answer.status, answer.content_type, answer.location, _checked(answer.pieces, budget))
 

@@ -1,7 +1,8 @@
 """Parquet files through an in-memory DuckDB: numpy columns in, numpy columns out. Never a `.duckdb` file."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,15 +43,12 @@ class ParquetEngine:
             f'coalesce("{name}", \'nan\'::double) as "{name}"' if column.dtype.kind == "f" else f'"{name}"'
             for name, column in columns.items()
         )
-        cursor = self._cursor()
-        try:
+        with self._cursor() as cursor:
             cursor.register("incoming", dict(columns))
             cursor.execute(
                 f"copy (select {select} from incoming) to {_quoted(path)} "
                 f"(format parquet, compression zstd, compression_level 1, row_group_size {row_group})"
             ).fetchall()  # results stream: an unread one would keep the connection busy
-        finally:
-            cursor.close()
 
     def read(
         self, addresses: Sequence[str], columns: Sequence[str], where: str | None = None, parameters: Sequence[Any] = ()
@@ -63,14 +61,11 @@ class ParquetEngine:
         files = ", ".join(map(_quoted, addresses))
         # DuckDB turns `in (…)` and list_contains into a hash join, which forgets the order of files (and of rows).
         asked = [*columns, "file_index"] if where and len(addresses) > 1 else list(columns)
-        cursor = self._cursor()
-        try:
-            select = ", ".join(f'"{name}"' for name in asked)  # a column may be called as SQL's words are
+        select = ", ".join(f'"{name}"' for name in asked)  # a column may be called as SQL's words are
+        with self._cursor() as cursor:
             result = cursor.execute(
                 f"select {select} from read_parquet([{files}]){condition}", list(parameters)
             ).fetchnumpy()
-        finally:
-            cursor.close()
         found = {name: np.asarray(result[name]) for name in asked}
         index = found.pop("file_index", None)
         if index is not None and (index[1:] < index[:-1]).any():
@@ -84,13 +79,10 @@ class ParquetEngine:
         Raises duckdb.Error where a file is missing or is not Parquet.
         """
         files = f"read_parquet([{', '.join(map(_quoted, addresses))}])"
-        cursor = self._cursor()
-        try:
+        with self._cursor() as cursor:
             for name, columns in tables.items():
                 cursor.register(name, dict(columns))
             result = cursor.execute(sql.replace("{files}", files)).fetchnumpy()
-        finally:
-            cursor.close()
         return {name: np.asarray(column) for name, column in result.items()}
 
     def close(self) -> None:
@@ -100,7 +92,20 @@ class ParquetEngine:
                 self._connection.close()
                 self._connection = None
 
-    def _cursor(self) -> "duckdb.DuckDBPyConnection":
+    @contextmanager
+    def _cursor(self) -> Iterator["duckdb.DuckDBPyConnection"]:
+        """A cursor for one query. Ctrl-C in it is KeyboardInterrupt, and nothing that could be taken for a failure."""
+        cursor = self._open()
+        try:
+            yield cursor
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # what DuckDB makes of Ctrl-C
+                raise KeyboardInterrupt from error
+            raise
+        finally:
+            cursor.close()
+
+    def _open(self) -> "duckdb.DuckDBPyConnection":
         with self._lock:
             if self._connection is None:
                 import duckdb  # 80 ms: not for processes that only touch SQL

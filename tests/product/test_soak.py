@@ -3,7 +3,9 @@
 Prometheus scrapes a target, Sentinel reads Prometheus, Prometheus scrapes Sentinel. Nobody lends a hand.
 """
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import yaml
 
 from sentinel_core.config import WatchConfig, load_config
 from sentinel_core.pipeline import Engine
@@ -35,6 +38,7 @@ RECOVERY_SECONDS = 120.0  # until every watch has a forecast of after a fault; t
 SILENCE_SECONDS = 20.0  # until a killed sidecar answers again
 QUIET_SECONDS = 300.0 + 60.0  # a series without a sample for so long has left, with a tick to notice it
 ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
 
 WATCHES = """
 [[watches]]
@@ -156,6 +160,14 @@ class World:
         time.sleep(max(0.0, self.began + share * SOAK_SECONDS - time.time()))
 
 
+def sidecar_job(port: int) -> str:
+    """The README's own scrape job for a sidecar at this port, which is scraped as often as the target."""
+    shown = re.findall(r"^```yaml\n(scrape_configs:.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+    [job] = yaml.safe_load(shown[0])["scrape_configs"]
+    here = {"scrape_interval": f"{SCRAPE_SECONDS}s", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}
+    return json.dumps(job | here)
+
+
 @pytest.fixture
 def world(prometheus_programs: None, tmp_path: Path) -> Iterator[World]:
     """Everything started, and forecasts of every watch on /metrics."""
@@ -164,8 +176,7 @@ def world(prometheus_programs: None, tmp_path: Path) -> Iterator[World]:
     jobs = [
         f"{{job_name: soak, scrape_interval: {SCRAPE_SECONDS}s, "
         f"static_configs: [{{targets: ['127.0.0.1:{target_port}'], labels: {{instance: target}}}}]}}",
-        f"{{job_name: sentinel, honor_labels: true, scrape_interval: {SCRAPE_SECONDS}s, "
-        f"static_configs: [{{targets: ['127.0.0.1:{product.emitter_port}']}}]}}",
+        sidecar_job(product.emitter_port),
     ]
     past = Past(end=int(time.time()), days=2 / 24, series=SERIES)
     server = PrometheusServer(tmp_path, past, jobs)

@@ -141,6 +141,8 @@ def test_a_name_at_some_steps_only() -> None:
     memory = source(up=[1, 5])
     with pytest.raises(NotSupportedError, match="a name at some steps"):
         ask("up > 3 or -up", memory, 0, 1)
+    with pytest.raises(NotSupportedError, match="a name at some steps"):
+        ask("last_over_time((up > 3 or -up)[2m:1m])", memory, 1)
     assert vector("up > 3 or -up", memory, 1).labels == ((("__name__", "up"), ("job", "api")),)
 
 

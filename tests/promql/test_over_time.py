@@ -145,6 +145,11 @@ def test_a_counter_that_was_reset_goes_on_from_where_it_was() -> None:
     assert single("delta", values, span=50) == pytest.approx(7 * 50 / 40)
 
 
+def test_resets_are_added_one_after_the_other() -> None:
+    """What rounding takes, it takes in the order in which Prometheus adds."""
+    assert single("increase", [1e17, 1.0, 2.0]) == 0.0  # 2 - 1e17 is -1e17
+
+
 def test_resets_of_huge_counters_outside_a_range_do_not_blur_it() -> None:
     """After a counter of 1e300 was reset, or was infinite, ranges behind it are as exact as ever."""
     values = [1e300, 0.1, math.inf, 0.1, 0.2, 0.1, 0.2]
@@ -231,6 +236,19 @@ def test_equal_values_do_not_vary() -> None:
     """A standard deviation of equal values is zero, not what rounding of their mean leaves."""
     assert single("stddev_over_time", [1.5990505637277868] * 3) == 0.0
     assert single("stdvar_over_time", [0.1] * 1000) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("values", "variance"),
+    [
+        ([1e200, -1e200], math.inf),  # of squares
+        ([1e308, -1e308], -math.inf),  # of a distance: Prometheus' algorithm makes this of it
+        ([1.0, math.inf], math.nan),
+    ],
+)
+def test_what_varies_too_much_varies_as_in_prometheus(values: list[float], variance: float) -> None:
+    """Infinities come of Welford's algorithm, not of another."""
+    assert single("stdvar_over_time", values) == pytest.approx(variance, nan_ok=True)
 
 
 def test_long_ranges_are_summed_as_short_ones_are() -> None:

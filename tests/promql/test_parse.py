@@ -160,17 +160,19 @@ def test_what_prometheus_refuses_is_a_parse_error(text: str, message: str) -> No
     [
         ("a smoothed", "smoothed"),
         ("rate(a[5m] anchored)", "anchored"),
-        ("a[5m + 1m]", "arithmetic in durations"),
         ("a[step()]", "arithmetic in durations"),
-        ("a offset (5m * 2)", "arithmetic in durations"),
+        ("a offset step()", "arithmetic in durations"),
+        ("a[max(1m, 2m)]", "arithmetic in durations"),
         ("a + fill (0) b", "fill"),
         ("a + fill_left (0) b", "fill"),
         ('{a="x" or b="y"}', "or between matchers"),
         ("a </ 3", "native histograms"),
+        ("timestamp(+a)", "timestamp.. of a unary plus"),  # which of the parser's trees does not tell
+        ("absent ((+ a))", "absent.. of a unary plus"),
     ],
 )
 def test_newer_language_is_not_supported(text: str, what: str) -> None:
-    """What a newer Prometheus reads is named, not called a mistake."""
+    """What Prometheus reads and we do not is named, not called a mistake."""
     with pytest.raises(NotSupportedError, match=what):
         parse(text)
 

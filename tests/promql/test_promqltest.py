@@ -72,6 +72,8 @@ def test_points_are_read_as_prometheus_writes_them() -> None:
         ("eval instant at 0 sum(up)\n  expect warn\n  {} 1", "wrong"),
         ('eval instant at 0 up smoothed\n  up{job="api"} 1', "unsupported"),
         ("eval sometimes up", "unsupported"),
+        ('eval instant at 0 up\n  up{job="api"} 1 1', "unsupported"),
+        ("eval instant at 2m start()\n  120", "passed"),
         ("eval instant at 0 1 - +(up[5m])\n  expect fail", "passed"),
     ],
 )
@@ -82,8 +84,16 @@ def test_outcomes(case: str, outcome: str) -> None:
 
 def test_what_cannot_be_loaded_judges_nothing() -> None:
     """Until it is cleared away, no case passes beside points that cannot be read."""
-    first, second = run("load 1m\n  up @1 2\n\neval instant at 0 1\n  1\n\nclear\neval instant at 0 1\n  1\n")
-    assert (first.outcome, second.outcome) == ("unsupported", "passed")
+    case = "eval instant at 0 1\n  1\n\n"
+    found = run(f"load 1m\n  up @1 2\n\n{case}clear\n{case}rest a while\n  and go on\n\n{case}")
+    outcomes = [one.outcome for one in found]
+    assert outcomes == ["unreadable", "unsupported", "passed", "unreadable", "unsupported"]
+
+
+def test_a_crash_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception of ours is a wrong answer, and the cases after it are judged."""
+    monkeypatch.setattr("tests.promqltest.evaluate", lambda *given: 1 / 0)
+    assert [one.outcome for one in run("eval instant at 0 1\n  1\n\n" * 2)] == ["wrong", "wrong"]
 
 
 def test_buckets_loaded_with_their_native_histogram() -> None:
@@ -91,6 +101,13 @@ def test_buckets_loaded_with_their_native_histogram() -> None:
     loaded = 'load_with_nhcb 1m\n  size_bucket{le="1"} 1\n  size_bucket{le="+Inf"} 1\n\n'
     assert verdict("eval instant at 0 count(size_bucket)\n  {} 2", loaded) == "passed"
     assert verdict("eval instant at 0 count(size)\n  {} 1", loaded) == "unsupported"
+
+
+def test_start_timestamps_are_not_supported() -> None:
+    """Counters that say since when they count are refused, the others of the same block are not."""
+    loaded = 'load 1m\n  a_total{k="v"}@st -1mx2\n  a_total{k="v"} 0+1x2\n  b_total 0+1x2\n\n'
+    assert verdict("eval instant at 2m increase(a_total[2m])", loaded) == "unsupported"
+    assert verdict("eval instant at 2m increase(b_total[2m])\n  {} 2", loaded) == "passed"
 
 
 def test_durations() -> None:
@@ -108,7 +125,7 @@ def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Counts are printed by file, wrong cases with their reason, and the program fails."""
     good, bad = tmp_path / "good.test", tmp_path / "bad.test"
     good.write_text("eval instant at 0 1\n  1\n")
-    bad.write_text("eval instant at 0 1\n  2\n\neval instant at 0 foo smoothed\n")
+    bad.write_text("eval instant at 0 1\n  2\n\neval instant at 0 foo smoothed\n\nwait\n")
     assert main([str(good)]) == 0
     assert main(["-v", str(good), str(bad)]) == 1
     assert capsys.readouterr().out.splitlines() == [
@@ -117,6 +134,7 @@ def test_main(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "good.test: 1 passed, 0 wrong, 0 unsupported",
         "  wrong bad.test:1: 1: expected 2.0, but it is 1.0",
         "  unsupported bad.test:4: foo smoothed: smoothed and anchored: not supported by Sentinel's query API",
-        "bad.test: 0 passed, 1 wrong, 1 unsupported",
-        "total: 1 passed, 1 wrong, 1 unsupported",
+        "  unreadable bad.test:6: wait: no command of this language",
+        "bad.test: 0 passed, 1 wrong, 1 unsupported, 1 unreadable",
+        "total: 1 passed, 1 wrong, 1 unsupported, 1 unreadable",
     ]

@@ -10,6 +10,7 @@ from sentinel_core.config import WatchConfig
 from sentinel_core.promql.errors import ExecutionError
 from sentinel_core.promql.limits import Budget
 from sentinel_core.query.actuals import ActualSource
+from sentinel_core.query.forecast_watches import Watches
 from sentinel_core.series import Matcher, Series
 from tests.emitter.fleet import NOW, Fleet
 
@@ -36,7 +37,8 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 def source(fleet: Fleet) -> ActualSource:
     """What is tested, at NOW."""
-    return ActualSource(fleet.store, lambda: fleet.config, lambda: float(NOW))
+    watches = Watches(fleet.store, lambda: fleet.config)
+    return ActualSource(fleet.store, lambda: fleet.config, watches, lambda: float(NOW))
 
 
 def name(text: str) -> Matcher:

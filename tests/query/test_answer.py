@@ -96,6 +96,14 @@ def test_pieces_are_one_answer(series: int, steps: int, seed: int, piece: int) -
     assert [row["value"] for row in vector] == [[0, slowly(value)] for value in values[:, 0].tolist()]
 
 
+def test_a_long_series_comes_in_pieces() -> None:
+    """However many points one series has, they are not written at once."""
+    samples = Samples.of([(("n", "1"),)], [np.arange(50_000)], [np.ones(50_000)])
+    pieces = list(answer.answer(samples, TIMES[:1], Notes(), ranged=False))
+    assert max(map(len, pieces)) < 150_000
+    assert len(json.loads(b"".join(pieces))["data"]["result"][0]["values"]) == 50_000
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

@@ -15,6 +15,7 @@ from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.values import is_stale
 from sentinel_core.query import crossings as source
 from sentinel_core.query.crossings import CrossingSource
+from sentinel_core.query.forecast_watches import Watches
 from sentinel_core.series import Matcher, Series
 from sentinel_core.storage import compaction
 from sentinel_core.thresholds import crossings
@@ -45,6 +46,12 @@ def fleets(tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
         fleet.store.close()
 
 
+def source_of(fleet: Fleet, config: SentinelConfig | None = None) -> CrossingSource:
+    """What is tested."""
+    store, current = fleet.store, config or fleet.config
+    return CrossingSource(store, lambda: current, Watches(store, lambda: current))
+
+
 def issue(fleet: Fleet, minutes: int, mean: np.ndarray, watch: WatchConfig = DISK, mode: int = 0) -> None:
     """A forecast of all series from so many minutes before NOW."""
     fleet.forecast(Issue(watch, SERIES, mean, spread=0.05), origin=NOW - minutes * STEP, mode=mode)
@@ -52,7 +59,7 @@ def issue(fleet: Fleet, minutes: int, mean: np.ndarray, watch: WatchConfig = DIS
 
 def found(fleet: Fleet, *matchers: Matcher, config: SentinelConfig | None = None) -> Found:
     """Values by minutes before NOW, by metric, instance and threshold; what is stale is left out."""
-    asked = CrossingSource(fleet.store, lambda: config or fleet.config)
+    asked = source_of(fleet, config)
     selector = matchers or (Matcher("__name__", "=~", "disk_.*"),)
     raw = asked.samples(selector, (NOW - 4 * 86_400) * 1000, NOW * 1000, Budget())
     values: Found = {}
@@ -137,7 +144,7 @@ def test_a_query_has_its_limits(fleets: Callable[..., Fleet]) -> None:
     fleet = fleets(DISK)
     issue(fleet, 1000, np.full((3, LEADS), 0.5))
     issue(fleet, 0, np.full((3, LEADS), 0.5))
-    asked = CrossingSource(fleet.store, lambda: fleet.config)
+    asked = source_of(fleet)
     with pytest.raises(ExecutionError, match="too many samples"):
         asked.samples([Matcher("__name__", "=", TIME)], (NOW - 86_400) * 1000, NOW * 1000, Budget(cells=10_000))
 

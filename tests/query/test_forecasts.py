@@ -19,6 +19,7 @@ from sentinel_core.promql.look_back import look_back
 from sentinel_core.promql.values import Labels, Vector, is_stale
 from sentinel_core.query import forecast_cache, forecast_matrices, forecasts
 from sentinel_core.query.forecast_cache import ForecastCache
+from sentinel_core.query.forecast_watches import Watches
 from sentinel_core.query.forecasts import ForecastSource
 from sentinel_core.series import Matcher, Series
 from sentinel_core.storage import forecast_store, watch_store
@@ -50,7 +51,7 @@ def open_fleet(tmp_path: Path) -> Iterator[Opener]:
 
 def source(fleet: Fleet, **settings: int) -> ForecastSource:
     """A source with the fleet's configuration."""
-    return ForecastSource(fleet.store, lambda: fleet.config, **settings)
+    return ForecastSource(fleet.store, Watches(fleet.store, lambda: fleet.config), **settings)
 
 
 def matchers(name: str = NAME, **labels: str) -> list[Matcher]:
@@ -373,7 +374,8 @@ def test_the_past_of_a_retired_watch_stays(open_fleet: Opener) -> None:
     assert before
     with fleet.store.database.write() as connection:
         watch_store.sync_watches(connection, [], NOW + 60)
-    left = ForecastSource(fleet.store, lambda: SentinelConfig(artifact_store=fleet.config.artifact_store))
+    config = SentinelConfig(artifact_store=fleet.config.artifact_store)
+    left = ForecastSource(fleet.store, Watches(fleet.store, lambda: config))
     assert asked(left, matchers(), at) == before
 
 
@@ -460,7 +462,7 @@ def test_files_that_were_collected_are_looked_for_anew(open_fleet: Opener) -> No
     for tick in range(3):
         fleet.forecast(Issue(REQUESTS, series, np.full((2, 5), tick)), origin=NOW + 60 * tick)
     found = source(fleet)
-    found.metadata()  # lists the segments
+    found._cache.listing()
     compact(fleet.store, NOW + 86_400.0)
     fleet.store.segments.collect_garbage(NOW + 864_000.0)
     at = times(NOW, NOW + 600)

@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -16,14 +17,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from sentinel_core.apps import query
+from sentinel_core.apps import query_threads
 from sentinel_core.apps.query_form import Form, label_name
 from sentinel_core.apps.sidecar import create_app
+from sentinel_core.errors import StoreError
 from sentinel_core.promql.errors import BadQueryError
 from sentinel_core.security.secret import Pepper
 from tests.apps.server import running
-from tests.emitter.fleet import NOW, Fleet
-from tests.query.conftest import NAME
+from tests.emitter.fleet import NOW, Fleet, many
+from tests.query.conftest import NAME, REQUESTS, forecast
 
 LABELS = {
     "__name__": NAME,
@@ -201,7 +203,7 @@ def test_gzip_where_it_is_asked_for(client: httpx.Client) -> None:
 
 def test_a_long_answer_leaves_in_pieces(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also compressed, as one member."""
-    monkeypatch.setattr(query, "PIECE_BYTES", 1 << 16)
+    monkeypatch.setattr(query_threads, "PIECE_BYTES", 1 << 16)
     asked = {"query": f"{NAME} or {NAME} offset 1d", "start": NOW, "end": NOW + 7199.3, "step": "0.7"}
     plain = client.get("/api/v1/query_range", params=asked, headers={"accept-encoding": "identity"})
     assert plain.headers.get("transfer-encoding") == "chunked"
@@ -221,6 +223,27 @@ def test_requests_are_counted(client: httpx.Client) -> None:
     assert "anything" not in text
     assert 'sentinel_query_seconds_count{endpoint="query"}' in text
     assert 'sentinel_http_requests_total{code="200",route="/api/v1/query"}' in text
+
+
+@pytest.mark.postgres
+def test_a_store_on_postgresql(postgres_url: str, tmp_path: Path) -> None:
+    """Every source answers from it, and a commit is seen by the next query."""
+    fleet = Fleet.open(tmp_path, [REQUESTS], sql_url=postgres_url, query_passthrough=False)
+    fleet.live(REQUESTS, many("requests", 3, job="api"))
+    app = create_app(fleet.config, fleet.store, status=lambda _: {}, now=lambda: NOW + 30.0)
+    with running(app) as client:
+
+        def names() -> set[str]:
+            asked = {"query": '{__name__!=""}', "time": NOW + 60}
+            return {row["metric"]["__name__"] for row in data(client.get("/api/v1/query", params=asked))["result"]}
+
+        assert NAME not in names()
+        forecast(fleet)
+        assert NAME in names()
+        for name in ("requests_sentinel_actual", "requests_sentinel_mase", "sentinel_incidents", "sentinel_model_psi"):
+            assert data(client.get("/api/v1/query", params={"query": name, "time": NOW}))["result"] == []
+        assert NAME in data(client.get("/api/v1/label/__name__/values"))
+    fleet.store.close()
 
 
 @pytest.mark.parametrize("text", ["1h30m", "5400", "5400.0", "5.4e3", "5400000ms"])
@@ -251,12 +274,14 @@ class Upstream:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.headers: dict[str, str] = {}
         self.hold = threading.Event()  # set: it does not answer
         self.answer: Response = JSONResponse({"status": "success", "data": {"resultType": "vector", "result": []}})
 
     async def respond(self, request: Request) -> Response:
         form = dict(request.query_params) | dict(await request.form())
         self.asked.append((request.url.path, form))
+        self.headers |= dict(request.headers)
         while self.hold.is_set():
             await asyncio.sleep(0.01)
         return self.answer
@@ -316,6 +341,47 @@ def test_nobody_behind_us(fleet: Fleet) -> None:
         upstream.answer = Response("<html>", 502, media_type="text/html")
         assert "prometheus_url" in refusal(client.get("/api/v1/query?query=up"), 503, "unavailable")
         assert len(data(client.get("/api/v1/query", params={"query": NAME, "time": NOW + 60}))["result"]) == 3
+
+
+def test_a_reload_changes_who_is_asked_and_for_how_much(fleet: Fleet, tmp_path: Path) -> None:
+    """The next query goes by the new configuration."""
+    file, upstreams = tmp_path / "config.json", [Upstream(), Upstream()]
+    file.write_text(json.dumps(fleet.config.to_dict()))
+    apps = [Starlette(routes=[Route("/{path:path}", one.respond, methods=["POST"])]) for one in upstreams]
+    with (
+        running(apps[0]) as one,
+        running(apps[1]) as other,
+        running(create_app(file, fleet.store, status=lambda _: {}, now=lambda: NOW + 30.0)) as client,
+    ):
+
+        def reload(**changed: object) -> list[int]:
+            file.write_text(json.dumps(fleet.config.to_dict() | changed))
+            assert data(client.post("/-/reload"))["needs_restart"] == []
+            data(client.get("/api/v1/query?query=up"))
+            return [len(one.asked) for one in upstreams]
+
+        assert reload(query_passthrough=True, prometheus_url=str(one.base_url)) == [1, 0]
+        assert reload(query_passthrough=True, prometheus_url=str(other.base_url)) == [1, 1]
+        assert reload(query_passthrough=False, prometheus_url=str(other.base_url), query_samples=2) == [1, 1]
+        asked = {"query": NAME, "time": NOW + 60}
+        assert "more than 2" in refusal(client.get("/api/v1/query", params=asked), 422, "execution")
+
+
+@pytest.mark.parametrize("name", [NAME, "requests_sentinel_actual", "sentinel_incidents", '{__name__=~".+"}'])
+def test_a_store_that_does_not_answer(
+    client: httpx.Client, fleet: Fleet, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It is a 503 that says why; what needs no store is answered."""
+
+    def fail(*_: object) -> NoReturn:
+        raise StoreError("the disk is on fire")
+
+    monkeypatch.setattr(fleet.store.database, "change_token", fail)
+    monkeypatch.setattr(fleet.store.database, "read", fail)
+    for path, asked in (("query", {"query": name, "time": NOW + 60}), ("series", {"match[]": name})):
+        assert "on fire" in refusal(client.get(f"/api/v1/{path}", params=asked), 503, "unavailable")
+    assert data(client.get("/api/v1/query?query=1"))["resultType"] == "scalar"
+    assert data(client.get("/api/v1/query?query=sentinel_build_info"))["resultType"] == "vector"
 
 
 def test_nothing_is_passed_through_where_that_is_off(client: httpx.Client) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from starlette.responses import JSONResponse
 
 from sentinel_core.apps import query_endpoints
 from sentinel_core.apps.sidecar import create_app
@@ -24,7 +25,7 @@ from tests.api.world import PEPPER, TEST, World, open_world
 from tests.apps.server import eventually, running
 from tests.emitter.fleet import NOW, Fleet
 from tests.query.conftest import NAME
-from tests.query.test_http import Upstream, data, passing_through, refusal
+from tests.query.test_http import LABELS, Upstream, data, passing_through, refusal
 
 
 @pytest.mark.parametrize(
@@ -143,16 +144,24 @@ def test_a_client_that_does_not_read_holds_no_memory(client: httpx.Client, monke
 
 
 def test_prometheus_hangs(fleet: Fleet) -> None:
-    """What is passed on waits on threads of its own, so that forecasts go on being answered."""
+    """What it is asked for waits elsewhere, so that forecasts go on being answered; lists are of ours after a while."""
     upstream = Upstream()
     hanging = replace(fleet.config, query_concurrency=1)
-    with passing_through(Fleet(hanging, fleet.store), upstream) as client, ThreadPoolExecutor(2) as threads:
+    with passing_through(Fleet(hanging, fleet.store), upstream) as client, ThreadPoolExecutor(25) as threads:
+        upstream.answer = JSONResponse({"status": "success", "data": {"resultType": "matrix", "result": []}})
         upstream.hold.set()
-        waiting = [threads.submit(client.get, "/api/v1/query?query=up") for _ in range(2)]
-        eventually(lambda: len(upstream.asked) == 2)
+        asked = [f"{NAME} - up", *["up"] * 20]  # more than may wait for what is ours
+        waiting = [threads.submit(client.get, "/api/v1/query", params={"query": one}) for one in asked[:12]]
+        eventually(lambda: len(upstream.asked) == 5)
+        waiting += [threads.submit(client.get, "/api/v1/query", params={"query": one}) for one in asked[12:]]
         assert len(data(client.get("/api/v1/query", params={"query": NAME, "time": NOW + 60}))["result"]) == 3
         upstream.hold.clear()
-        assert [one.result().status_code for one in waiting] == [200, 200]
+        assert [one.result().status_code for one in waiting] == [200] * 21
+        upstream.hold.set()
+        listed = client.get("/api/v1/labels?timeout=400ms")
+        assert set(LABELS) <= set(data(listed))
+        assert "s; raise query_timeout if it is slow" in listed.json()["warnings"][0]
+        upstream.hold.clear()
 
 
 # ---- who may ask
@@ -195,6 +204,8 @@ def test_off_this_machine_it_needs_a_key(world: World) -> None:
         refusal(ask("1", **bearer("sml_live_wrong")), 401, "unauthorized")
         refusal(ask("1", **bearer(world.mine.keys["ingest"])), 403, "forbidden")
         assert ask("1", **mine).status_code == ask("1", **world.callers["viewer"]).status_code == 200
+        session = {"cookie": world.callers["viewer"]["cookie"]}  # no token: a question is no write, by POST neither
+        assert data(client.post("/api/v1/query", data={"query": "1", "csrf": "x"}, headers=session))["result"][1] == "1"
         for label in (client.get("/api/v1/labels"), client.get("/api/v1/rules")):
             refusal(label, 401, "unauthorized")
 
@@ -210,3 +221,34 @@ def test_off_this_machine_it_needs_a_key(world: World) -> None:
         assert not upstream.asked
         assert ask("up", **bearer(every.text)).status_code == 200
         assert [path for path, _ in upstream.asked] == ["/api/v1/query"]
+        assert not {"authorization", "cookie"} & upstream.headers.keys()  # who asks us is nobody's business
+
+
+@pytest.mark.parametrize("everything", ['{__name__=~".+"}', '{project!=""}', '{project="other"}', "sentinel_incidents"])
+def test_a_projects_key_sees_nothing_of_others(world: World, everything: str) -> None:
+    """Whatever is asked by whatever endpoint, of series or in a list."""
+    upstream = Upstream()
+    span = {"start": WORLD_NOW - 3_600, "end": WORLD_NOW + 3_600}
+    asks: list[tuple[str, dict[str, Any]]] = [
+        ("query", {"query": everything, "time": WORLD_NOW + 60}),
+        ("query", {"query": f"{everything}[1h]", "time": WORLD_NOW + 60}),
+        ("query_range", {"query": f"count by (project) ({everything})", **span, "step": 60}),
+        ("series", {"match[]": everything}),
+        ("labels", {"match[]": everything}),
+        *[(f"label/{label}/values", {"match[]": everything, **span}) for label in ("project", "model", "__name__")],
+        ("label/project/values", {}),
+        ("metadata", {}),
+        ("query_exemplars", {"query": everything}),
+        ("rules", {}),
+    ]
+    with reached_from_elsewhere(world, upstream) as client:
+        seen = ""
+        for path, asked in asks:
+            headers = {"authorization": f"Bearer {world.mine.keys['read']}"}
+            answer = client.get(f"/api/v1/{path}", params=asked, headers=headers)
+            assert answer.status_code == 200, answer.text
+            seen += answer.text
+        assert '"other"' not in seen
+        assert "sentinel_build_info" not in seen
+        assert ('"default"' in seen) or "other" in everything
+        assert not upstream.asked

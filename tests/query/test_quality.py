@@ -12,6 +12,7 @@ from sentinel_core.config import WatchConfig
 from sentinel_core.promql.errors import ExecutionError
 from sentinel_core.promql.limits import Budget
 from sentinel_core.query import quality
+from sentinel_core.query.forecast_watches import Watches
 from sentinel_core.query.quality import QualitySource, rolling_means
 from sentinel_core.series import Matcher, Series
 from sentinel_core.storage import forecast_store
@@ -36,7 +37,8 @@ class World:
     fleet: Fleet
 
     def __post_init__(self) -> None:
-        self.source = QualitySource(self.fleet.store, lambda: self.fleet.config)
+        watches = Watches(self.fleet.store, lambda: self.fleet.config)
+        self.source = QualitySource(self.fleet.store, lambda: self.fleet.config, watches)
 
     def score(self, series: Series, hours: dict[int, tuple[float, int]], watch: WatchConfig = WATCH) -> None:
         """Scores of a series: error and version by hours before NOW."""
@@ -303,7 +305,8 @@ def test_what_the_pipeline_leaves(world: moved_world.World, load: Callable[..., 
     engine.train([watch.slug], kind="cold_start", reason="test")
     for _ in range(12):
         world.tick(engine)
-    source = QualitySource(engine.store, lambda: engine.config)
+    watches = Watches(engine.store, lambda: engine.config)
+    source = QualitySource(engine.store, lambda: engine.config, watches)
     now = np.array([int(world.clock.now) * 1000])
     found = {
         name: source.vector([Matcher("__name__", "=", f"shop_load_sentinel_{name}")], now, Budget())

@@ -1,21 +1,23 @@
 """Who is asked for which selector, and what callers of one project do not see."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from urllib.parse import parse_qs
 
 import httpx
 import numpy as np
 import pytest
 
+from sentinel_core.errors import ConfigError
 from sentinel_core.prometheus import PrometheusClient
 from sentinel_core.promql import matchers as matching
-from sentinel_core.promql.errors import BadQueryError
+from sentinel_core.promql.errors import BadQueryError, TooBusyError
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.parse import parse, parse_selector
 from sentinel_core.promql.values import LOOKBACK, Labels, Samples
 from sentinel_core.query.sampled import Metadata, SampledSource
 from sentinel_core.query.sources import Sources, View
-from sentinel_core.query.upstream import Upstream
+from sentinel_core.query.upstream import Upstream, UpstreamError
 from sentinel_core.series import Matcher
 
 FORECAST = (("__name__", "foo_sentinel_predicted"), ("job", "api"))
@@ -128,6 +130,42 @@ def test_prometheus_is_not_asked_for_ours(view: View, prometheus: Prometheus) ->
     view.series_of([parse_selector("foo_sentinel_mase")], 0, 1, Budget())
     view.label_values("job", [parse_selector("foo_sentinel_predicted")], 0, 1, Budget())
     assert prometheus.asked == []
+
+
+def test_prometheus_is_away(sources: Sources) -> None:
+    """What would be of both is of ours alone, and says so; what is only Prometheus' is an error."""
+    away, budget = replace(sources, upstream=lambda: Upstream(ConfigError(["gone"]))), Budget()
+    both, foo = parse_selector('{job="api"}'), parse_selector("foo")
+    asks: list[tuple[Callable[[View], Iterable[object]], set[object]]] = [
+        (lambda view: view.vector(both, np.array([1_000]), budget).labels, {FORECAST, MASE, CROSSING, ACTUAL}),
+        (lambda view: view.samples(both, 0, 1_000, budget).labels, {FORECAST, MASE, CROSSING, ACTUAL}),
+        (lambda view: view.series_of([parse_selector("foo_sentinel_mase"), foo], 0, 2_000, budget), {MASE}),
+        (lambda view: view.label_names([], 0, 2_000, budget), {"__name__", "job", "project"}),
+        (lambda view: view.label_values("job", [both], 0, 2_000, budget), {"api"}),
+        (lambda view: set(view.metadata(None, budget)) & {"sentinel_build_info", "foo"}, {"sentinel_build_info"}),
+    ]
+    for ask, expected in asks:
+        view = away.of(None)
+        assert set(ask(view)) == expected
+        assert list(view.warnings) == ["only Sentinel's own series are here: Prometheus cannot be asked: gone"]
+    with pytest.raises(TooBusyError, match="gone"):
+        away.of(None).vector(foo, np.array([1_000]), budget)
+    with pytest.raises(TooBusyError, match="gone"):
+        away.of(None).label_names([foo], 0, 1_000, budget)
+
+
+@pytest.mark.parametrize(("status", "ours_remain"), [(401, True), (503, True), (400, False), (422, False)])
+def test_prometheus_refuses(sources: Sources, status: int, ours_remain: bool) -> None:
+    """What it says of the question is passed on; what is wrong with itself, or with our credentials, is a warning."""
+    answer = httpx.Response(status, json={"status": "error", "errorType": "internal", "error": "no"})
+    client = PrometheusClient("http://p", transport=httpx.MockTransport(lambda _: answer), environ={})
+    view = replace(sources, upstream=lambda: Upstream(client)).of(None)
+    if ours_remain:
+        assert view.label_values("job", [], 0, 2_000, Budget()) == ["api"]
+        assert list(view.warnings) == ["only Sentinel's own series are here: no"]
+    else:
+        with pytest.raises(UpstreamError, match="no"):
+            view.label_values("job", [], 0, 2_000, Budget())
 
 
 @pytest.mark.parametrize(

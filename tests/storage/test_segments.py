@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import sqlalchemy as sa
 from sentinel_core.errors import ConflictError, StoreError
 from sentinel_core.storage import windows_store
 from sentinel_core.storage.data_folder import LocalFolder
+from sentinel_core.storage.parquet import ParquetEngine
 from sentinel_core.storage.schema import segments as table
 from sentinel_core.storage.segments import Pending, SegmentGoneError, SegmentStore
 from sentinel_core.storage.store import Store
@@ -329,3 +332,15 @@ def test_other_files_come_back_as_they_were_published(store: Store) -> None:
 
 def _fill(path: str, content: bytes) -> None:
     Path(path).write_bytes(content)
+
+
+def test_ctrl_c_in_a_query_is_no_failure() -> None:
+    """DuckDB turns it into a RuntimeError, which somebody could take for something to try again."""
+    engine = ParquetEngine(remote=False)
+    query = "select sum(a.range * b.range) as total from range(200000) a, range(100000) b"
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            engine.query([], query, {})
+    finally:
+        engine.close()

@@ -1,0 +1,593 @@
+"""The default model: one small robust regression per lead on recent averages and seasonal profiles, all series at once.
+
+    value(lead) - last = coefficients(lead) . features        (`models.seasonal_ridge_features`)
+
+Per knot of leads (those between are interpolated) the coefficients have the least absolute error, by reweighted normal
+equations (Schlossmacher 1973), which are drawn towards the knot before and, for leads of hours, towards the daily
+profile, as strongly as the noise of the series asks for (ridge as a Bayesian prior on shares to believe). Several
+strengths of that pull, and the profiles on their own, are compared per series on its newest rows, before those are
+learnt as well, and averaged by the inverse of their errors. Since all are linear in the same features, the average is
+one set of coefficients.
+
+The equations add up and fade: an update adds its new rows and solves again, and costs what is new.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentinel_core import features
+from sentinel_core.models import rows
+from sentinel_core.models import seasonal_ridge_features as seen
+from sentinel_core.models.five_methods import FiveMethods
+from sentinel_core.models.seasonal_ridge_features import Numbers
+from sentinel_core.windows import FloatArray, IntArray, Window
+
+Float32Array = NDArray[np.float32]
+
+F = len(seen.NAMES)
+OWN = len(seen.OWN)
+MOST_ROWS = 800  # of a knot: neighbouring rows say the same
+REWEIGHTINGS = 1  # on the older rows
+FULL_REWEIGHTINGS = 1  # on all rows, from there
+STEPS_BETWEEN = 4
+OLDER_STRIDE = 1
+SMALLEST_RESIDUAL = 0.1  # of the mean absolute residual: no row weighs more than ten times the typical one
+PULL = 16.0  # a coefficient is thought to be within a quarter of its prior, measured in the noise of one row
+LEAD_STEPS = 12.0  # neighbouring rows of so long a lead count half
+PULLS = (1.0, 10.0, 100.0)  # times PULL: the strengths that are compared
+WARM_UP = seen.MEMORIES[-1]  # columns before an update's first origin, for its averages
+UPDATE_ROWS = 160  # series updated at once: fewer are slower, more leave the caches
+TURNS = 4  # an update solves a quarter of the far leads and strong pulls again
+FIRST_KNOTS, KNOT_RATIO = (1, 3, 7, 14), 3.0  # leads with coefficients of their own; twice as many are no better
+FEWEST_ROWS = 8  # of a knot; below, its prior is the answer
+COMPARED_SHARE = 0.25  # of the history: the newest rows, on which the candidates are compared
+POWER = 16.0  # of the inverse error that a candidate's share is
+PROFILE_LEAD = 100.0  # steps at which the prior is all profile
+FADING = 0.85  # of the distance from the profile an hour later, in the prior
+WEEK_SHARE, DAY_SHARE = 0.7, 0.5  # of what last week and the last day were above the profile, in two of the candidates
+ROOT_TO_MEAN = 1.18  # (mean of roots)^2 to mean size, of normal residuals: spikes hardly count
+MOST_ERROR = np.float32(20)  # units that one row counts when candidates are compared
+ROOM = 0.1  # forecasts leave the range seen by at most this share of it
+SPIKES, SPIKE = 0.01, 3.0  # what is this many times as far out as all but a hundredth is a spike
+LARGEST = 1e4  # of a value in units of spread; its square must fit into float32
+BLOCK_FLOATS = 1 << 20
+MEMORY_STEPS = 4_032  # at least, and at least two weeks: an update fades what is older
+MEAN_SHARE = np.float32(0.8)
+CANDIDATES = len(PULLS) + 4
+
+
+class SeasonalRidgeModel(FiveMethods):
+    """Robust regression per lead on recent averages and the patterns of hour, day and week.
+
+    model_params: bounds ([lowest, highest], either None): forecasts stay within; a series that was never negative is
+    not forecast below zero anyway.
+
+    >>> model = SeasonalRidgeModel("1h", "6h", "4h")
+    >>> times = np.arange(480) * 3600
+    >>> daily = np.sin(2 * np.pi * times / 86400)
+    >>> model.fit_window(Window(np.array([7]), times[:460], daily[None, :460], 3600))
+    >>> forecast = model.predict_window(Window(np.array([7]), times[260:460], daily[None, 260:460], 3600), 6)
+    >>> bool(np.abs(forecast - daily[460:466]).max() < 0.05)
+    True
+    """
+
+    def __init__(
+        self, granularity: str, horizon: str, lookback: str, bounds: Sequence[float | None] | None = None
+    ) -> None:
+        super().__init__(granularity, horizon, lookback, bounds=bounds)
+        lowest, highest = bounds if bounds is not None else (None, None)
+        self.bounds = (-np.inf if lowest is None else float(lowest), np.inf if highest is None else float(highest))
+        self.calendar = seen.Calendar(self.step_seconds)
+        self.knots = _knots(self.horizon_steps)
+        self.memory_steps = max(MEMORY_STEPS, 14 * features.DAY_SECONDS // self.step_seconds)
+
+    @property
+    def context_steps(self) -> int:
+        """The averages' memory, or the lookback where that is longer."""
+        return max(self.lookback_steps, self.calendar.context_steps)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The regression's columns."""
+        return seen.NAMES
+
+    def fit_window(self, window: Window) -> None:
+        """Learn every series from scratch."""
+        self.parameters = rows.in_blocks(window, lambda part, _: self._fit(part), None, self._floats(window))
+        self.fingerprints = window.fingerprints.copy()
+
+    def fit_and_judge(self, window: Window) -> FloatArray:
+        """`fit_window`, and the residuals that it compared its candidates on, [n, origins, knots], oldest first.
+
+        They are those of coefficients learnt from the older part alone; NaN where there is nothing to compare. A
+        calibration from them costs no second fit; one on forecasts of a model that has seen less is stricter.
+        """
+        held_back: Float32Array = np.full(
+            (len(window.fingerprints), MOST_ROWS // 2, len(self.knots)), np.nan, np.float32
+        )
+        position = {int(fingerprint): row for row, fingerprint in enumerate(window.fingerprints)}
+
+        def learn(part: Window, _: rows.Parameters | None) -> rows.Parameters:
+            first = position[int(part.fingerprints[0])] if len(part.fingerprints) else 0
+            return self._fit(part, held_back[first : first + len(part.fingerprints)])
+
+        self.parameters = rows.in_blocks(window, learn, None, self._floats(window))
+        self.fingerprints = window.fingerprints.copy()
+        used = np.isfinite(held_back).any(axis=(0, 2))
+        errors: FloatArray = held_back[:, used].astype(np.float64) * self.parameters["scale"][:, None, None]
+        return errors
+
+    def update_window(self, window: Window, new_steps: int) -> None:
+        """Add the rows whose target is among the last `new_steps` columns; what is known fades by as much."""
+        self.check_rows(window)
+        part = window.newest(int(self.knots[-1]) + new_steps + WARM_UP)
+        self.parameters = rows.in_blocks(
+            part,
+            lambda some, old: self._update(some, old or {}, new_steps),
+            self.parameters,
+            max(self._floats(part), rows.BLOCK_FLOATS // UPDATE_ROWS),
+        )
+
+    def predict_window(self, window: Window, steps: int) -> FloatArray:
+        """Every lead from the newest features [n, steps]; coefficients between two knots are interpolated."""
+        self.check_rows(window)
+        n = len(window.fingerprints)
+        out = np.full((n, steps), np.nan)
+        if len(window.timestamps):
+            for block in rows.blocks(n, max(self._floats(window.newest(self.context_steps)), 4 * steps)):
+                index = np.arange(block.start, block.stop)
+                old = {key: value[block] for key, value in self.parameters.items()}
+                out[block] = self._predict(window.rows(index).newest(self.context_steps), old, steps)
+        return out
+
+    def forecast_from(self, window: Window, origins: IntArray, leads: IntArray) -> FloatArray:
+        """What `predict_window` says at each of some columns of the window [n, origins, leads], all in one pass."""
+        self.check_rows(window)
+        start = max(0, int(origins[0]) + 1 - self.context_steps)
+        seen_part = window.columns(slice(start, int(origins[-1]) + 1))
+        out = np.empty((len(window.fingerprints), len(origins), len(leads)))
+        for block in rows.blocks(len(out), max(self._floats(seen_part), len(origins) * len(leads))):
+            index = np.arange(block.start, block.stop)
+            old = {key: value[block] for key, value in self.parameters.items()}
+            out[block] = self._forecast(seen_part.rows(index), old, origins - start, leads)
+        return out
+
+    def adopt(self, window: Window) -> Self:
+        """The median coefficients and profiles of the model's series, around the window's own level and spread."""
+        n = len(window.fingerprints)
+        pooled: dict[str, NDArray[Any]] = {}
+        for key, value in self.parameters.items():
+            middle = _median(value) if value.dtype == np.float32 else np.max(value, axis=0)
+            pooled[key] = np.repeat(np.asarray(middle, value.dtype)[None], n, axis=0)
+        pooled["centre"], pooled["scale"] = _level_and_spread(window.values)
+        pooled["farthest"] = np.full(n, LARGEST)
+        z = self._scaled(window, pooled)
+        known = np.nan_to_num(z)
+        pooled["low"], pooled["high"] = known.min(axis=1, initial=0.0), known.max(axis=1, initial=0.0)
+        return self.with_rows(window.fingerprints, pooled)
+
+    # ---- one block of series at a time
+    def _fit(self, window: Window, held_back: Float32Array | None = None) -> rows.Parameters:
+        n, samples = window.values.shape
+        centre, scale = _level_and_spread(window.values)
+        K = len(self.knots)
+        p: rows.Parameters = {
+            "centre": centre,
+            "scale": scale,
+            "farthest": _usual_reach((window.values - centre[:, None]) / scale[:, None]),
+            "low": np.zeros(n),  # of z
+            "high": np.zeros(n),
+            "learnt_until": np.full(n, np.iinfo(np.int64).min, np.int64),
+            "equations": np.zeros((n, K, F, F + 1), np.float32),
+            "unit": np.zeros((n, K), np.float32),  # mean absolute residual
+            "candidates": np.zeros((n, K, len(PULLS), F), np.float32),
+            "coefficients": np.zeros((n, K, F), np.float32),
+            "errors": np.zeros((n, K, CANDIDATES), np.float32),
+            "judged": np.zeros((n, K), np.float32),
+            "density": np.ones((n, K), np.float32),  # rows learnt per step of the history
+            **seen.start(n, self.calendar),
+        }
+        z = self._scaled(window, p)
+        columns = self._take_in(window, z, p, 0)
+        prior = np.zeros((n, F), np.float32)
+        origins = _origins(samples)
+        learnt = _Rows(columns, z, origins, samples)
+        border = int(samples * (1 - COMPARED_SHARE))
+        for k, lead in enumerate(self.knots.tolist()):
+            count = int(np.searchsorted(origins, samples - lead))
+            if count < FEWEST_ROWS:
+                p["candidates"][:, k] = prior[:, None]
+                p["coefficients"][:, k] = prior
+                continue
+            p["density"][:, k] = count / (samples - lead - origins[0])
+            seasonal = learnt.aim(lead, self.calendar.season_slots)
+            fixed, prior = _priors(prior, lead, seasonal)
+            older, newer = int(np.searchsorted(origins, border - lead)), int(np.searchsorted(origins, border))
+            main, unit = prior, learnt.first_unit(prior)
+            if count - newer >= 4 and older >= 8:
+                stride = OLDER_STRIDE if older > OLDER_STRIDE * MOST_ROWS // 4 else 1
+                part = learnt.part(slice(0, older, stride))
+                equations, unit, main = self._learn(part, main, unit, lead, prior, REWEIGHTINGS)
+                candidates = self._candidates(equations, unit, lead, prior)
+                compared = learnt.part(slice(newer, count))
+                p["errors"][:, k], p["judged"][:, k] = compared.errors([*candidates, *fixed], unit)
+                if held_back is not None:
+                    held_back[:, -compared.y.shape[1] :, k] = compared.signed(self._blend(p, k, [*candidates, *fixed]))
+            equations, unit, main = self._learn(learnt, main, unit, lead, prior, FULL_REWEIGHTINGS)
+            p["equations"][:, k], p["unit"][:, k] = equations, unit[:, 0]
+            candidates = self._candidates(equations, unit, lead, prior)
+            p["candidates"][:, k] = np.stack(candidates, axis=1)
+            p["coefficients"][:, k] = self._blend(p, k, [*candidates, *fixed])
+            prior = main
+        return p
+
+    def _update(self, window: Window, old: rows.Parameters, new_steps: int) -> rows.Parameters:
+        p = {key: value.copy() for key, value in old.items()}
+        samples = len(window.timestamps)
+        if not samples or new_steps < 1:
+            return p
+        new_steps = min(new_steps, samples)
+        self._reach_farther(window.newest(new_steps), window, p)
+        z = self._scaled(window, p)
+        columns = self._take_in(window, z, p, samples - new_steps)
+        prior = np.zeros((len(z), F), np.float32)
+        fading = np.float32(np.exp(-new_steps / self.memory_steps))
+        turn = int(window.last // self.step_seconds // new_steps)
+        seasonal = np.asarray(np.isfinite(p["season_now"][:, 0]).any(axis=1), bool)
+        for k, lead in enumerate(self.knots.tolist()):
+            origins = np.arange(max(0, samples - new_steps - lead), samples - lead)
+            unit = p["unit"][:, k, None]
+            old_candidates = list(p["candidates"][:, k].transpose(1, 0, 2))
+            fixed, towards = _priors(prior, lead, seasonal)
+            if len(origins):
+                learnt = _Rows(columns, z, origins, samples)
+                learnt.aim(lead, 0)
+                errors, count = learnt.errors([*old_candidates, *fixed], unit)
+                density = p["density"][:, k]
+                before, judged = p["judged"][:, k] * fading, count * density
+                share = judged / np.maximum(before + judged, np.float32(1e-9))
+                p["errors"][:, k] += share[:, None] * (errors - p["errors"][:, k])
+                p["judged"][:, k] = before + judged
+                weights, fresh_unit = learnt.weights(old_candidates[0], unit)
+                added = learnt.equations(weights * density[:, None])
+                p["equations"][:, k] = fading * p["equations"][:, k] + added
+                mass = np.minimum(count / self.memory_steps, 1)[:, None].astype(np.float32)
+                unit = np.where(unit > 0, unit + mass * (fresh_unit - unit), fresh_unit)
+                p["unit"][:, k] = unit[:, 0]
+            # What a few rows change is little: far leads, and the stronger pulls, are solved again in turn.
+            mine = new_steps >= 10 * lead or (turn + k) % TURNS == 0
+            strengths = PULLS if mine else PULLS[:1] if new_steps >= lead else ()
+            prior = old_candidates[0]
+            if strengths:
+                candidates = self._candidates(p["equations"][:, k], unit, lead, towards, strengths)
+                candidates += old_candidates[len(candidates) :]
+                p["candidates"][:, k] = np.stack(candidates, axis=1)
+                p["coefficients"][:, k] = self._blend(p, k, [*candidates, *fixed])
+                prior = candidates[0]
+        return p
+
+    def _predict(self, window: Window, p: rows.Parameters, steps: int) -> FloatArray:
+        newest = np.array([len(window.timestamps) - 1])
+        return self._forecast(window, p, newest, np.arange(1, steps + 1))[:, 0]
+
+    def _forecast(self, window: Window, p: rows.Parameters, origins: IntArray, leads: IntArray) -> FloatArray:
+        """From some columns of the window, [n, origins, leads]."""
+        z = self._scaled(window, p)
+        if len(origins) == 1:
+            z = z.astype(np.float64)  # so that a row's forecast does not depend on the rows beside it
+        calendar = self.calendar
+        ahead = min(int(leads[-1]), calendar.week_steps) + max(1, seen.SMOOTH_SECONDS // self.step_seconds)
+        profiles = {key: p[key] for key in seen.start(0, calendar)}
+        columns, _ = seen.columns(z, window.timestamps, ahead, calendar, profiles, p["learnt_until"])
+        between = _between(self.knots, leads)
+        last = columns.level[:, origins]
+        coefficients = p["coefficients"]
+        forecast = (coefficients[:, :, :OWN] @ columns.own[:, :, origins]).transpose(0, 2, 1) @ between
+        shares = coefficients[:, :, OWN:].transpose(0, 2, 1) @ between
+        target = np.empty((len(z), len(seen.TARGET), len(leads)), z.dtype)
+        for k, origin in enumerate(origins):
+            columns.aim(np.full(len(leads), origin), leads, last[:, k : k + 1], target)
+            forecast[:, k] += (shares * target).sum(axis=1)
+        low, high = (p[key][:, None] for key in ("low", "high"))
+        low, high = np.minimum(low, last)[:, :, None], np.maximum(high, last)[:, :, None]
+        room = ROOM * (high - low)
+        change = np.clip(forecast.astype(np.float64), low - room - last[:, :, None], high + room - last[:, :, None])
+        newest = features.carry_forward(window.values)[:, origins]
+        values = newest[:, :, None] + change * p["scale"][:, None, None]
+        lowest = p["low"] * p["scale"] + p["centre"]
+        positive = lowest >= -1e-9 * p["scale"]
+        values = np.where(positive[:, None, None], np.maximum(values, 0.0), values)
+        bounded: FloatArray = np.clip(values, *self.bounds)
+        return bounded
+
+    def _learn(
+        self,
+        learnt: "_Rows",
+        main: Float32Array,
+        unit: Float32Array,
+        lead: int,
+        prior: Float32Array,
+        reweightings: int,
+    ) -> tuple[Float32Array, Float32Array, Float32Array]:
+        """Equations, the size of a residual and the coefficients of least absolute error, from a first guess of all.
+
+        Weights change less than residuals do: between two sets of equations, steps with the first one's inverse.
+        """
+        weights, _ = learnt.weights(main)
+        for _turn in range(reweightings):
+            equations = learnt.equations(weights)
+            pull = _pull(equations, unit, lead)
+            inverse = _inverse(equations, pull)
+            main = _times(inverse, equations[:, :, F] + pull * prior)
+            weights, unit = learnt.weights(main)
+            for _ in range(STEPS_BETWEEN):
+                pull = _pull(equations, unit, lead)
+                slope = learnt.slope(weights, main) + pull * (prior - main)
+                further = main + _times(inverse, slope)
+                new_weights, new_unit = learnt.weights(further)
+                better = new_unit <= unit
+                main = np.where(better, further, main)
+                weights, unit = np.where(better, new_weights, weights), np.where(better, new_unit, unit)
+        equations = learnt.equations(weights)
+        return equations, unit, main
+
+    def _candidates(
+        self,
+        equations: Float32Array,
+        unit: Float32Array,
+        lead: int,
+        prior: Float32Array,
+        strengths: Sequence[float] = PULLS,
+    ) -> list[Float32Array]:
+        return [_solve(equations, unit, lead, strength, prior) for strength in strengths]
+
+    def _blend(self, p: rows.Parameters, k: int, candidates: list[Float32Array]) -> Float32Array:
+        """The candidates' mean by their inverse errors; the first alone where they have not been compared."""
+        errors = p["errors"][:, k].astype(np.float64)
+        best = np.maximum(errors.min(axis=1, keepdims=True), 1e-12)
+        weight = (errors / best + 1e-9) ** -POWER
+        weight = np.where(p["judged"][:, k, None] > 0, weight, np.eye(1, CANDIDATES))
+        weight = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+        blended: Float32Array = np.einsum("nc,cnf->nf", weight, np.stack(candidates))
+        return blended
+
+    def _take_in(self, window: Window, z: Numbers, p: rows.Parameters, first_new: int, start: int = 0) -> seen.Columns:
+        """The features of all columns; range and profiles of `p` then know the new ones."""
+        fresh = np.nan_to_num(z[:, first_new:])
+        p["low"] = np.minimum(p["low"], fresh.min(axis=1, initial=0.0))
+        p["high"] = np.maximum(p["high"], fresh.max(axis=1, initial=0.0))
+        profiles = {key: p[key] for key in seen.start(0, self.calendar)}
+        columns, after = seen.columns(z, window.timestamps, 0, self.calendar, profiles, p["learnt_until"])
+        p.update(after)
+        if len(window.timestamps):
+            p["learnt_until"] = np.maximum(p["learnt_until"], window.last)
+        return columns
+
+    def _reach_farther(self, fresh: Window, window: Window, p: rows.Parameters) -> None:
+        """Where new values are beyond what counts as usual, see whether they are no spikes but a new level."""
+        centre, scale = p["centre"][:, None], p["scale"][:, None]
+        beyond = np.abs(fresh.values - centre) > p["farthest"][:, None] * scale
+        if beyond.any():
+            p["farthest"] = np.maximum(p["farthest"], _usual_reach((window.values - centre) / scale))
+
+    def _scaled(self, window: Window, p: rows.Parameters) -> Float32Array:
+        z = (window.values - p["centre"][:, None]) / p["scale"][:, None]
+        far = p["farthest"][:, None]
+        return np.where(np.isfinite(z), np.clip(z, -far, far), np.nan).astype(np.float32)
+
+    def _floats(self, window: Window) -> int:
+        """Blocks of a few dozen series: their features, and the rows of one knot."""
+        return max(1, rows.BLOCK_FLOATS * len(window.timestamps) * F // (4 * BLOCK_FLOATS))
+
+
+class _Rows:
+    """X [n, F, R], the change y [n, R] from R origins to one lead, and known [n, R]: 1 where a row can be learnt.
+
+    The origins' own features are gathered once; `aim` adds what depends on the lead, in place.
+    """
+
+    def __init__(self, columns: seen.Columns, z: Numbers, origins: IntArray, samples: int) -> None:
+        self.columns, self.z, self.origins, self.samples = columns, z, origins, samples
+        self.space = np.empty((len(z), F, len(origins)), np.float32)
+        at = seen.as_slice(origins)
+        if isinstance(at, slice):
+            self.space[:, :OWN] = columns.own[:, :, at]
+        else:
+            for k in range(OWN):
+                np.take(columns.own[:, k], origins, axis=1, out=self.space[:, k], mode="clip")
+        self.level = columns.level[:, at]
+        self.profiled = columns.known[:, at]
+        self.began = origins >= np.isfinite(z).argmax(axis=1)[:, None]
+        self.X, self.y, self.known = self.space, self.level, self.level
+
+    def aim(self, lead: int, enough: int) -> NDArray[np.bool_]:
+        """Turn to a lead; which series have `enough` rows with a profile [n], and learn from no others."""
+        count = int(np.searchsorted(self.origins, self.samples - lead))
+        origins = self.origins[:count]
+        profiled = self.columns.aim(origins, lead, self.level[:, :count], self.space[:, OWN:, :count])
+        profiled &= self.profiled[:, :count]
+        y = self.z[:, origins + lead] - self.level[:, :count]
+        known = np.isfinite(y) & self.began[:, :count]
+        # Where the profile is known, rows from before it was would teach what it says already.
+        often: NDArray[np.bool_] = (known & profiled).sum(axis=1) >= max(1, min(enough, count // 3))
+        known &= profiled | ~often[:, None]
+        self.X = self.space[:, :, :count]
+        self.y = np.where(known, y, np.float32(0))
+        self.known = known.astype(np.float32)
+        return often
+
+    def part(self, some: slice) -> "_Rows":
+        """Some of the rows, to learn from or to compare on."""
+        part = object.__new__(_Rows)
+        part.X, part.y, part.known = self.X[:, :, some], self.y[:, some], self.known[:, some]
+        if (some.step or 1) > 1:
+            part.X = np.ascontiguousarray(part.X)
+        return part
+
+    def equations(self, weights: Float32Array) -> Float32Array:
+        """Gram matrix and right side, [n, F, F + 1]."""
+        weighted = self.X * weights[:, None]
+        out = np.empty((len(weighted), F, F + 1), np.float32)
+        np.matmul(weighted, self.X.transpose(0, 2, 1), out=out[:, :, :F])
+        out[:, :, F] = (weighted @ self.y[:, :, None])[:, :, 0]
+        return out
+
+    def signed(self, coefficients: Float32Array) -> Float32Array:
+        """The residuals [n, R], NaN where there is no target."""
+        residual = self.y - (coefficients[:, None] @ self.X)[:, 0]
+        return np.where(self.known > 0, residual, np.float32(np.nan))
+
+    def slope(self, weights: Float32Array, coefficients: Float32Array) -> Float32Array:
+        """X (weights * residual), [n, F]: where to go."""
+        residual = self.y - (coefficients[:, None] @ self.X)[:, 0]
+        return _times(self.X, weights * residual)
+
+    def residual(self, coefficients: Float32Array) -> Float32Array:
+        size: Float32Array = np.abs(self.y - (coefficients[:, None] @ self.X)[:, 0]) * self.known
+        return size
+
+    def weights(
+        self, coefficients: Float32Array, typical: Float32Array | None = None
+    ) -> tuple[Float32Array, Float32Array]:
+        """Weights [n, R] of least absolute deviations, 1 for a typical row, and the mean absolute residual [n, 1]."""
+        size = self.residual(coefficients)
+        unit = self._typical(size)
+        by = unit if typical is None else np.where(typical > 0, typical, unit)
+        weights = self.known * (by / np.maximum(size, SMALLEST_RESIDUAL * by))
+        return weights.astype(np.float32, copy=False), unit
+
+    def _typical(self, size: Float32Array) -> Float32Array:
+        """The mean absolute residual [n, 1] of those that are no spikes; 1 where all are 0."""
+        root = np.sqrt(size).sum(axis=1) / np.maximum(self.known.sum(axis=1), 1)
+        typical: Float32Array = np.asarray(np.where(root > 0, ROOT_TO_MEAN * root**2, 1.0), np.float32)[:, None]
+        return typical
+
+    def first_unit(self, prior: Float32Array) -> Float32Array:
+        """A guess of the residual's size, before anything is learnt."""
+        _, unit = self.weights(prior)
+        guess: Float32Array = np.minimum(np.float32(0.7) * unit, self._typical(np.abs(self.y)))
+        return guess
+
+    def errors(self, candidates: list[Float32Array], unit: Float32Array) -> tuple[Float32Array, Float32Array]:
+        """Mean absolute error of each candidate [n, C], and the number of rows [n]."""
+        count = self.known.sum(axis=1)
+        stacked = np.stack(candidates, axis=1) @ self.X
+        size = np.abs(self.y[:, None] - stacked) * self.known[:, None]
+        size = np.minimum(size, MOST_ERROR * unit[:, None])
+        return size.sum(axis=2) / np.maximum(count, 1)[:, None], count
+
+
+def _pull(equations: Float32Array, unit: Float32Array, lead: int) -> Float32Array:
+    """How strongly each coefficient is drawn to its prior [n, 1]: by the noise of a row."""
+    largest = np.einsum("nff->nf", equations[:, :, :F]).max(axis=1, keepdims=True)
+    pull: Float32Array = np.float32(PULL * (1 + lead / LEAD_STEPS)) * unit**2 + np.float32(1e-6) * largest
+    return pull + np.float32(1e-12)
+
+
+def _inverse(equations: Float32Array, pull: Float32Array) -> Float32Array:
+    gram = equations[:, :, :F].astype(np.float64)
+    index = np.arange(F)
+    gram[:, index, index] += pull
+    inverse: Float32Array = np.linalg.inv(gram).astype(np.float32)
+    return inverse
+
+
+def _times(matrix: Float32Array, vector: Float32Array) -> Float32Array:
+    product: Float32Array = (matrix @ vector[:, :, None])[:, :, 0]
+    return product
+
+
+def _solve(
+    equations: Float32Array, unit: Float32Array, lead: int, strength: float, prior: Float32Array
+) -> Float32Array:
+    """Coefficients [n, F], drawn towards the prior by the noise of a row."""
+    gram = equations[:, :, :F].astype(np.float64)
+    pull = strength * _pull(equations, unit, lead).astype(np.float64)
+    index = np.arange(F)
+    wanted = equations[:, :, F] + pull * prior
+    gram[:, index, index] += pull
+    solved: Float32Array = np.linalg.solve(gram, wanted[:, :, None])[:, :, 0].astype(np.float32)
+    return solved
+
+
+def _priors(before: Float32Array, lead: int, seasonal: NDArray[np.bool_]) -> tuple[list[Float32Array], Float32Array]:
+    """The candidates that learn nothing, [n, F] each, and what to draw the others towards."""
+    at = {name: index for index, name in enumerate(seen.NAMES)}
+    fading = FADING ** (lead / 12)
+    profile = np.zeros(F, np.float32)
+    profile[at["target_slot"]], profile[at["target_smooth_slot"]] = 0.4, 0.6
+    profile[at["smooth_slot"]], profile[at["short_deviation"]] = -fading / 2, fading / 2
+    week, day = profile.copy(), profile.copy()
+    week[at["target_last_week"]], week[at["last_week"]] = WEEK_SHARE, -fading * WEEK_SHARE
+    day[at["target_last_day"]] = DAY_SHARE
+    mean = np.zeros(F, np.float32)
+    for name in ("mean_12", "mean_36", "mean_144", "middle"):
+        mean[at[name]] = 0.25
+    fixed = [np.repeat(each[None], len(before), axis=0) for each in (profile, week, day, mean)]
+    share = np.float32(min(1.0, np.log(lead) / np.log(PROFILE_LEAD)))
+    towards = (1 - share) * before + share * np.where(seasonal[:, None], profile, MEAN_SHARE * mean)
+    return fixed, towards.astype(np.float32, copy=False)
+
+
+def _origins(samples: int) -> IntArray:
+    """Columns to learn from, evenly spread but for chance: a stride would always see the same minutes of the hour."""
+    first = min(samples // 8, 2 * seen.MEMORIES[-1])
+    usable = max(0, samples - 1 - first)
+    count = min(MOST_ROWS, usable)
+    jitter = np.random.default_rng(0).random(count)
+    return first + ((np.arange(count) + jitter) * (usable / max(1, count))).astype(np.int64)
+
+
+def _knots(horizon_steps: int) -> IntArray:
+    """Leads that have coefficients of their own.
+
+    >>> _knots(30).tolist()
+    [1, 3, 7, 14, 30]
+    """
+    leads = list(FIRST_KNOTS)
+    while leads[-1] < horizon_steps:
+        leads.append(round(KNOT_RATIO * leads[-1]))
+    return np.array([*(lead for lead in leads if lead < horizon_steps), horizon_steps], np.int64)
+
+
+def _between(knots: IntArray, leads: IntArray) -> Float32Array:
+    """The matrix [K, leads] that interpolates linearly in the logarithm of the lead; the last knot's beyond it."""
+    return np.stack([np.interp(np.log(leads), np.log(knots), unit) for unit in np.eye(len(knots))]).astype(np.float32)
+
+
+def _level_and_spread(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Median and mean absolute distance from it per row; spread 1 where that is nothing but rounding."""
+    level = rows.nanmedian(_thinned(values))
+    distance = np.abs(values - level[:, None])
+    finite = np.isfinite(distance)
+    spread = np.where(finite, distance, 0.0).sum(axis=1) / np.maximum(finite.sum(axis=1), 1)
+    return level, np.where(spread > 1e-14 * np.abs(level), spread, 1.0)
+
+
+def _thinned(values: FloatArray) -> FloatArray:
+    """At most about a thousand columns of many, whose quantiles are nearly the same."""
+    return values[:, :: max(1, values.shape[1] // 1_000) | 1]
+
+
+def _usual_reach(z: FloatArray) -> FloatArray:
+    """The distance beyond which a value [n, T] counts as a spike and is drawn in to, [n]."""
+    z = _thinned(z)
+    size = np.sort(np.where(np.isfinite(z), np.abs(z), -1.0), axis=1)
+    if not size.shape[1]:
+        return np.full(len(z), LARGEST)
+    count = (size >= 0).sum(axis=1)
+    rank = size.shape[1] - 1 - (count * SPIKES).astype(np.int64)
+    usual = SPIKE * size[np.arange(len(z)), rank]
+    farthest: FloatArray = np.clip(np.where(usual > 0, usual, size[:, -1]), 1.0, LARGEST)
+    return farthest
+
+
+def _median(values: Float32Array) -> Float32Array:
+    """Over the first axis, of what is finite; NaN where nothing is."""
+    count = np.isfinite(values).sum(axis=0)
+    ordered = np.sort(values, axis=0)  # NaN last
+    middle: Float32Array = np.take_along_axis(ordered, np.maximum(count - 1, 0)[None] // 2, axis=0)[0]
+    return middle
