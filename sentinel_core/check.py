@@ -21,7 +21,8 @@ from sentinel_core.prometheus.scrape import (
     scrape,
     source_facts,
 )
-from sentinel_core.windows import FloatArray, Window
+from sentinel_core.training import nanmean
+from sentinel_core.windows import Window
 
 SAMPLED_STEPS = 240  # read to learn the metric's scale; with 10,000 series 2.4 M samples
 HISTORY_POINTS = 200  # how finely the start of the history is looked for
@@ -79,12 +80,12 @@ def usual_error(window: Window, horizon_steps: int) -> float:
     1.5
     """
     per_lead = [
-        _mean_of_finite(np.abs(window.values[:, lead:] - window.values[:, :-lead]))
+        nanmean(np.abs(window.values[:, lead:] - window.values[:, :-lead]))
         for lead in range(1, min(horizon_steps, window.values.shape[1] - 1) + 1)
     ]
     if not per_lead:
         return math.nan
-    per_series = _mean_of_finite(np.stack(per_lead, axis=1))
+    per_series = nanmean(np.stack(per_lead, axis=1))
     finite = per_series[np.isfinite(per_series)]
     return float(np.median(finite)) if len(finite) else math.nan
 
@@ -185,11 +186,3 @@ def _step_advice(watch: WatchConfig, facts: SourceFacts) -> Iterator[str]:
             f"granularity {watch.granularity} is shorter than the scrape interval of {facts.scrape_interval:g} s: "
             "values repeat; write a longer granularity"
         )
-
-
-def _mean_of_finite(values: FloatArray) -> FloatArray:
-    """Mean over the last axis of what is finite; NaN where nothing is."""
-    finite = np.isfinite(values)
-    count = finite.sum(axis=-1)
-    total = np.where(finite, values, 0.0).sum(axis=-1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

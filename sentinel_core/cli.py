@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sentinel_core import __version__, administration, operations
+from sentinel_core import __version__, administration, evaluation, operations
 from sentinel_core.config import SentinelConfig, config_path, load_config
 from sentinel_core.durations import format_duration, parse_duration
 from sentinel_core.errors import ConfigError, SentinelError, ServiceError
@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     grafana.add_argument(
         "--write", metavar="FOLDER", help="only write provisioning, dashboards, rules and compose.yaml"
     )
+    evaluation.register(on_the_store(commands))
     operations.register(on_the_store(commands), group)
     administration.register(group)
     return parser

@@ -59,6 +59,8 @@ class WatchConfig:
     model_params: Mapping[str, Any] = field(default_factory=dict)
     model_timeout: str = "60s"  # one call of a person's own model
     level: float = 0.95  # nominal coverage of the bounds
+    thresholds: Mapping[str, float] = field(default_factory=dict)  # "above", "below", or both: in the forecast's unit
+    threshold_probability: float = 0.9  # of a series getting across one within the horizon: from here on an incident
     max_series: int = 10_000
 
     @cached_property

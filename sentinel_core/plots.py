@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sentinel_core.durations import format_duration
 from sentinel_core.forecasts import Fitted, issue
 from sentinel_core.windows import Window
 
 if TYPE_CHECKING:  # the pipeline draws with this module
-    from sentinel_core.pipeline.reports import DriftReport, ModelScore
+    from sentinel_core.pipeline.reports import BacktestReport, DriftReport, ModelScore
 
 MAX_PANELS = 3
 _ACTUAL, _FORECAST, _LOW, _HIGH = "#3b4252", "#0b84a5", "#d18700", "#c0392b"
@@ -72,6 +73,35 @@ def psi_png(scores: "Sequence[ModelScore]") -> bytes:
     return _png(figure)
 
 
+def backtest_png(report: "BacktestReport") -> bytes:
+    """Error and coverage of each model by lead, the best one first. Returns a small PNG."""
+    figure, (error, held) = _canvas(2, f"{report.selector}: {report.origins} origins", height=2.6)
+    shown = [one for one in report.standings if np.isfinite(one.overall)]
+    for place, one in enumerate(shown):
+        style = {"marker": ".", "linewidth": 2.2 if one.model == report.own else 1, "color": f"C{place}"}
+        error.plot(report.leads, one.scores["mase"], label=_shortened(one.model), **style)
+        held.plot(report.leads, one.scores["coverage"], **style)
+    error.set_ylabel("MASE", fontsize=7)
+    held.set_ylabel("inside the bounds", fontsize=7)
+    held.axhline(report.level, color=_ACTUAL, linestyle="--", linewidth=1)
+    held.yaxis.set_major_formatter("{x:.0%}")
+    error.set_yscale("log")  # a ratio
+    error.yaxis.set_major_formatter("{x:g}")
+    error.yaxis.set_minor_formatter("{x:g}")
+    error.tick_params(which="minor", labelsize=7)
+    for axis in (error, held):
+        axis.set_xscale("log")
+        axis.set_xticks(report.reported, [format_duration(lead * report.step_seconds) for lead in report.reported])
+        axis.set_xticks([], minor=True)
+    if shown:
+        error.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=7, frameon=False)
+    return _png(figure)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 36 else f"{text[:35]}…"
+
+
 def _canvas(panels: int, title: str, height: float = 1.7) -> tuple[Any, Sequence[Any]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure  # not pyplot: it keeps every figure alive in a process-wide registry
@@ -79,7 +109,7 @@ def _canvas(panels: int, title: str, height: float = 1.7) -> tuple[Any, Sequence
     figure = Figure(figsize=(7, 0.5 + height * panels), dpi=80, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(panels, 1, squeeze=False)[:, 0]
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, parse_math=False)  # a selector may have dollars
     for axis in axes:
         axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)

@@ -217,14 +217,14 @@ def _cross_coverage(errors: FloatArray, level: float) -> float:
 
 def _mean_absolute(errors: FloatArray) -> FloatArray:
     """Mean over origins and leads [n]; NaN where nothing could be measured."""
-    return _nanmean(np.abs(errors).reshape(len(errors), -1))
+    return nanmean(np.abs(errors).reshape(len(errors), -1))
 
 
 def _mean_absolute_per_lead(errors: FloatArray) -> FloatArray:
-    return _nanmean(np.abs(errors).transpose(0, 2, 1))
+    return nanmean(np.abs(errors).transpose(0, 2, 1))
 
 
-def _nanmean(values: FloatArray) -> FloatArray:
+def nanmean(values: FloatArray) -> FloatArray:
     """Mean over the last axis, NaN without a warning where nothing is finite."""
     finite = np.isfinite(values)
     count = finite.sum(axis=-1)
@@ -233,7 +233,7 @@ def _nanmean(values: FloatArray) -> FloatArray:
 
 def _positive(mae: FloatArray, window: Window) -> FloatArray:
     """Per-lead MAE that may divide: gaps filled by the series' mean, floored at a millionth of the series' size."""
-    size = _nanmean(np.abs(window.values))
+    size = nanmean(np.abs(window.values))
     floor = np.maximum(1e-6 * np.nan_to_num(size), np.finfo(float).tiny)
-    filled = np.where(np.isfinite(mae), mae, _nanmean(mae)[:, None])
+    filled = np.where(np.isfinite(mae), mae, nanmean(mae)[:, None])
     return np.maximum(np.where(np.isfinite(filled), filled, floor[:, None]), floor[:, None])

@@ -284,6 +284,10 @@ def _watch_problems(watch: "WatchConfig", typed: set[str]) -> list[str]:
             found.append(f"{name}: {getattr(watch, name)} is not above 0")
     if "level" in typed and not 0 < watch.level < 1:
         found.append(f"level: {watch.level} is not a share between 0 and 1; write 0.95")
+    if "thresholds" in typed:
+        found += _limit_problems(watch.thresholds)
+    if "threshold_probability" in typed and not 0 < watch.threshold_probability <= 1:
+        found.append(f"threshold_probability: {watch.threshold_probability} is not a share above 0, up to 1; write 0.9")
     if "cron" in typed:
         found += _cron_problem(watch.cron)
     found += _model_problems(watch, valid=not found and len(typed) == len(fields(watch)))
@@ -353,6 +357,17 @@ def _threshold_problems(finetune: float, retrain: float) -> Iterator[str]:
             f"drift_finetune_threshold: {finetune} is above drift_retrain_threshold {retrain}; "
             "low drift finetunes, high drift retrains"
         )
+
+
+def _limit_problems(thresholds: Mapping[str, float]) -> Iterator[str]:
+    for side, value in thresholds.items():
+        if side not in ("above", "below"):
+            yield f"thresholds: {side!r} is unknown; write above, below or both, as {{ above = 0.9 }}"
+        elif not math.isfinite(value):
+            yield f"thresholds: {side} = {value} is not a value of a metric; write a number"
+    above, below = thresholds.get("above", math.inf), thresholds.get("below", -math.inf)
+    if below >= above:
+        yield f"thresholds: every value is above {above} or below {below}; above has to be the greater one"
 
 
 def _cron_problem(cron: str) -> Iterator[str]:

@@ -5,7 +5,7 @@
     assets/          one file per family: the hour's assets, the watch's models, models in production
     checks.py        the fleet's asset checks
     metadata.py      reports of the core -> metadata, tags and data versions
-    jobs.py          tick, train, rollback, release, monitor, deliver, compact, maintain; and the run requests for them
+    jobs.py          tick, train, rollback, release, evaluate, monitor, deliver, compact, maintain; run requests
     schedules.py     the minute, every watch's cron, housekeeping
     sensors.py       drift and cold starts, new and removed watches, ticks between the minutes, alerts that are owed
     resources.py     the engine, opened from the applied configuration

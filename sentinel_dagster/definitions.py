@@ -14,7 +14,7 @@ import dagster as dg
 from sentinel_core.config import SentinelConfig, load_config
 from sentinel_core.errors import ConfigError
 from sentinel_dagster.assets import build_assets
-from sentinel_dagster.jobs import compact, deliver, maintain, monitor, release, rollback, tick, train
+from sentinel_dagster.jobs import compact, deliver, evaluate, maintain, monitor, release, rollback, tick, train
 from sentinel_dagster.resources import EngineResource
 from sentinel_dagster.schedules import build_schedules
 from sentinel_dagster.sensors import SENSORS
@@ -41,7 +41,7 @@ def build_defs(
         problem = "applied; no watch is configured, so that models in production alone are looked after"
     return dg.Definitions(
         assets=build_assets(config, now or datetime.now(UTC)),
-        jobs=[tick, train, rollback, release, monitor, deliver, compact, maintain],
+        jobs=[tick, train, rollback, release, evaluate, monitor, deliver, compact, maintain],
         schedules=build_schedules(watch.cron for watch in config.watches),
         sensors=SENSORS,
         resources={"engine": EngineResource(), **(resource_overrides or {})},

@@ -19,6 +19,7 @@ from sentinel_dagster.assets.models import TRAINING_POOL, ActivationConfig, prom
 from sentinel_dagster.assets.monitoring import EvaluationConfig
 from sentinel_dagster.metadata import (
     ACTIVE_MODELS,
+    MODEL_EVALUATIONS,
     MODEL_VERSIONS,
     PREDICTION_EVENTS,
     PSI_SCORES,
@@ -89,6 +90,16 @@ release = dg.define_asset_job(
     description="End a rollback's hold: the next candidate that is not worse serves.",
     run_tags=_tags("activate", max_runtime_seconds=600),
     tags={LANE_TAG: "activate"},
+    executor_def=dg.in_process_executor,
+)
+
+
+evaluate = dg.define_asset_job(
+    "evaluate",
+    selection=dg.AssetSelection.assets(MODEL_EVALUATIONS),
+    description="Try every model on a watch's own past; changes nothing that serves.",
+    run_tags=_tags("evaluate", max_runtime_seconds=6 * 3_600),
+    tags={LANE_TAG: "evaluate"},
     executor_def=dg.in_process_executor,
 )
 

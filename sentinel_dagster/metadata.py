@@ -1,13 +1,16 @@
 """Reports of the core as Dagster metadata, tags and data versions. Kept small: it lives in the event's row."""
 
 import base64
+import math
 from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
 from sentinel_core import plots
+from sentinel_core.durations import format_duration
 from sentinel_core.pipeline.reports import (
     ActivationReport,
+    BacktestReport,
     DrainReport,
     DriftReport,
     EvaluationReport,
@@ -24,6 +27,7 @@ MOST_ROWS = 20  # of a table in an event
 SCRAPED_WINDOWS = dg.AssetKey("scraped_windows")
 MODEL_VERSIONS = dg.AssetKey("model_versions")
 ACTIVE_MODELS = dg.AssetKey("active_models")
+MODEL_EVALUATIONS = dg.AssetKey("model_evaluations")
 PREDICTION_EVENTS = dg.AssetKey("prediction_events")
 PSI_SCORES = dg.AssetKey("psi_scores")
 MONITORED_MODELS = dg.AssetKey("monitored_models")
@@ -172,6 +176,48 @@ def activation_metadata(report: ActivationReport) -> Metadata:
 def activation_tags(report: ActivationReport) -> dict[str, str]:
     """What one filters by in the UI."""
     return {"sentinel/version": label(report.version), "sentinel/action": report.action}
+
+
+def backtest_metadata(report: BacktestReport) -> Metadata:
+    """How each model did at the reported leads, a plot of all, and what to write."""
+    assert report.advice is not None
+    return {
+        "advice": dg.MetadataValue.text(report.advice.text),
+        "model_class": dg.MetadataValue.text(report.advice.model or report.own),
+        "series": dg.MetadataValue.int(report.series),
+        "series_of_the_watch": dg.MetadataValue.int(report.of_series),
+        "trainings": dg.MetadataValue.int(report.trained),
+        "origins": dg.MetadataValue.int(report.origins),
+        "span_start": dg.MetadataValue.timestamp(float(report.start)),
+        "span_end": dg.MetadataValue.timestamp(float(report.end)),
+        "models": _table(
+            (
+                {
+                    "model": one.model,
+                    "lead": format_duration(lead * report.step_seconds),
+                    **{name: _number(values[report.leads.index(lead)]) for name, values in one.scores.items()},
+                    "cpu_ms": one.cpu_ms,
+                    "problem": one.problem,
+                }
+                for one in report.standings
+                for lead in report.reported
+            ),
+            model="string",
+            lead="string",
+            mae="float",
+            mase="float",
+            bias="float",
+            coverage="float",
+            cpu_ms="float",
+            problem="string",
+        ),
+        "plot": _image("errors and coverage by lead", plots.backtest_png(report)),
+    }
+
+
+def _number(value: float) -> float | None:
+    """A score; none where it is not known."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
 def drain_metadata(report: DrainReport) -> Metadata:

@@ -74,6 +74,17 @@ def test_a_watch_counts_in_steps() -> None:
         ({"drift_unit": "mse"}, "drift_unit: 'mse' is unknown; write mae or scaled"),
         ({"kind": "histogram"}, "kind: 'histogram' is unknown; write auto, gauge or counter"),
         ({"level": 95}, "level: 95 is not a share between 0 and 1; write 0.95"),
+        (
+            {"thresholds": {"over": 1.0}},
+            "thresholds: 'over' is unknown; write above, below or both, as { above = 0.9 }",
+        ),
+        ({"thresholds": {"above": float("inf")}}, "thresholds: above = inf is not a value of a metric; write a number"),
+        (
+            {"thresholds": {"above": 1, "below": 2}},
+            "thresholds: every value is above 1 or below 2; above has to be the",
+        ),
+        ({"thresholds": {"above": "90%"}}, "thresholds: {'above': '90%'} is not a table"),
+        ({"threshold_probability": 90}, "threshold_probability: 90 is not a share above 0, up to 1; write 0.9"),
         ({"max_series": 0}, "max_series: 0 is not above 0"),
         ({"max_series": True}, "max_series: True is not a whole number"),
         ({"drift_window": 0}, "drift_window: 0 is not above 0"),

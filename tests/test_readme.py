@@ -34,6 +34,7 @@ from sentinel_core.apps.query_threads import FORWARDING_PER_THREAD, WAITING_PER_
 from sentinel_core.apps.sidecar import create_app
 from sentinel_core.client import Client
 from sentinel_core.config import AuthConfig, MonitorConfig, SentinelConfig, WatchConfig
+from sentinel_core.emitter.exposition import CROSSING
 from sentinel_core.emitter.production import Production
 from sentinel_core.emitter.self_metrics import COUNTED, ProductionCollector, SidecarMetrics, SnapshotCollector
 from sentinel_core.emitter.snapshot import Snapshot
@@ -64,8 +65,10 @@ LARGEST_PICTURE = 120_000  # bytes: the page is read on telephones too, and pict
 ORDINARY = {"apt-get", "cd", "cp", "curl", "git", "grep", "mkdir", "pip", "promtool", "python3", "rm", "sqlite3", "tar"}
 ORDINARY |= {"vmalert"}
 OF_FORECASTS = {"sentinel_predicted", "sentinel_predicted_lower", "sentinel_predicted_upper"}
-OF_SERIES = OF_FORECASTS | {suffix[1:] for suffix in (ACTUAL, *quality.HELP)}  # what follows the name of a series
-LABELS_AND_PLACES = OF_SERIES | {HORIZON, VERSION, LEAD, ORIGIN, "sentinel_step"}
+OF_SERIES = OF_FORECASTS | {
+    suffix[1:] for suffix in (ACTUAL, *quality.HELP, *CROSSING)
+}  # what follows the name of a series
+LABELS_AND_PLACES = OF_SERIES | {HORIZON, VERSION, LEAD, ORIGIN, "sentinel_step", "sentinel_threshold"}
 LABELS_AND_PLACES |= {"sentinel_artifacts", "sentinel_core", "sentinel_dagster"}
 
 

@@ -381,7 +381,7 @@ def test_dagster_yaml_is_valid_and_in_the_store(config: SentinelConfig) -> None:
         assert str(config.store_path) in instance.storage_directory()
         assert instance.run_coordinator.dequeue_interval_seconds == 1
         limits = instance.get_concurrency_config().run_queue_config.tag_concurrency_limits
-        lanes = ("tick", "train", "monitor", "deliver", "maintain")
+        lanes = ("tick", "train", "evaluate", "monitor", "deliver", "maintain")
         assert {limit["value"]: limit["limit"] for limit in limits} == dict.fromkeys(lanes, 1)
         assert instance.run_retries_enabled
     assert yaml.safe_load(workspace.read_text())["load_from"][0]["python_module"]["location_name"] == "sentinel"

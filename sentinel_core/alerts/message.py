@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sentinel_core.durations import format_duration
-from sentinel_core.incidents.findings import forecast_drift, silence
+from sentinel_core.incidents.findings import forecast_drift, silence, threshold_forecast
 from sentinel_core.incidents.lifecycle import CALM_EVALUATIONS, RECURRENCE_HOURS
 from sentinel_core.monitoring.assessment import Assessment
 
@@ -43,7 +43,7 @@ class Alert:
     id: str
     incident_id: int
     project: str
-    kind: str  # psi | silence | forecast | test
+    kind: str  # psi | silence | forecast | threshold | test
     subject: str
     step: str  # opened | escalated | downgraded | reopened | resolved | accepted | closed
     state: str  # after it
@@ -104,7 +104,15 @@ def _forecast(text: str) -> str:
     return f"its forecasts are far off, although its model was trained anew{error}"
 
 
-_FOUND = {"psi": _psi, "silence": _silence, "forecast": _forecast}
+def _threshold(text: str) -> str:
+    found = threshold_forecast(text)
+    if not found.crossing:
+        return "no threshold is likely to be crossed any more"
+    more = f" and {found.crossing - 1:,} more" if found.crossing > 1 else ""
+    return f"{found.outlook}: {clean(found.likeliest[0].series)}{more}"
+
+
+_FOUND = {"psi": _psi, "silence": _silence, "forecast": _forecast, "threshold": _threshold}
 
 
 def seriousness(kind: str, severity: str, assessment: str) -> str:
@@ -115,6 +123,8 @@ def seriousness(kind: str, severity: str, assessment: str) -> str:
     if kind == "forecast":
         found = forecast_drift(assessment)
         return f"{word}: {found.series_high} of {found.series_scored} series have high drift."
+    if kind == "threshold":
+        return f"{word}: {threshold_forecast(assessment).scale}."
     worst = Assessment.from_json(assessment).worst
     if worst is None or worst.lower is None or worst.upper is None:
         return f"{word}."

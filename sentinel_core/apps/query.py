@@ -32,6 +32,7 @@ from sentinel_core.promql import answer
 from sentinel_core.promql.errors import QueryError, QueryTimeoutError
 from sentinel_core.promql.limits import Budget
 from sentinel_core.query.actuals import ActualSource
+from sentinel_core.query.crossings import CrossingSource
 from sentinel_core.query.forecast_watches import Watches
 from sentinel_core.query.forecasts import ForecastSource
 from sentinel_core.query.own_metrics import STEP_SECONDS, ModelsOf, OwnMetrics
@@ -79,6 +80,7 @@ class QueryApi:
         self._sources = Sources(
             forecasts=ForecastSource(services.store, watches),
             quality=QualitySource(services.store, services.config, watches),
+            crossings=CrossingSource(services.store, services.config, watches),
             actuals=ActualSource(services.store, services.config, watches, services.now),
             production=self._production,
             own=self._own,

@@ -58,6 +58,7 @@ WATCHES = (
         lookback="1h",
         drift_finetune_threshold=0.005,
         drift_retrain_threshold=0.02,
+        thresholds={"above": 0.9},  # one of the disks is fuller than that: its incident opens with the first forecast
     ),
     WatchConfig(
         query="sum(rate(demo_requests_total[1m]))",

@@ -6,7 +6,7 @@ and what moves by itself (the self-metrics) is small and is appended to them as 
 
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from sentinel_core.emitter.snapshot import Forecasts
 from sentinel_core.series import Series, quote
+from sentinel_core.thresholds import Crossing
 
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -30,6 +31,11 @@ _BOUNDS = (
     ("_lower", "lower", "Lower bound of the forecast of {name}."),
     ("_upper", "upper", "Upper bound of the forecast of {name}."),
 )
+PROBABILITY, TIME = "_sentinel_crossing_probability", "_sentinel_time_to_threshold_seconds"
+CROSSING: Mapping[str, str] = {
+    PROBABILITY: "Probability that {name} gets across a threshold within the horizon.",
+    TIME: "Median time until {name} gets across a threshold; only where it is within the horizon.",
+}
 
 
 def version_label(version: int) -> str:
@@ -104,6 +110,15 @@ class ForecastRenderer:
                 for block in members:
                     labels = self._labels[block.slug, block.name].texts
                     yield from _lines(b"\n" + family.encode(), labels, getattr(block, attribute).ravel())
+            crossing = [
+                (block, one, list(_crossing_labels(block, one))) for block in members for one in block.crossings
+            ]
+            for suffix, help_text in CROSSING.items() if crossing else ():
+                family = f"{name}{suffix}"
+                yield f"\n# HELP {family} {help_text.format(name=name)}\n# TYPE {family} gauge".encode()
+                for block, one, labels in crossing:
+                    values = one.probability if suffix == PROBABILITY else one.seconds(block.step_seconds)
+                    yield from _lines(b"\n" + family.encode(), labels, values)
 
 
 def _label_texts(block: Forecasts) -> Iterator[bytes]:
@@ -114,6 +129,12 @@ def _label_texts(block: Forecasts) -> Iterator[bytes]:
         end = f'"{version_label(version)}"}} '
         for step in steps:
             yield f"{start}{step}{end}".encode()
+
+
+def _crossing_labels(block: Forecasts, crossing: Crossing) -> Iterator[bytes]:
+    own = f"sentinel_horizon={quote(block.horizon)},sentinel_threshold={quote(str(crossing.threshold))}}} "
+    for series in block.series:
+        yield ("{" + "".join(f"{key}={quote(value)}," for key, value in series.labels) + own).encode()
 
 
 def _lines(head: bytes, labels: list[bytes], values: NDArray[np.float64]) -> Iterator[bytes]:

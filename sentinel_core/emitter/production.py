@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 from prometheus_client.metrics_core import Metric
 
+from sentinel_core.incidents.lifecycle import OF_WATCHES
 from sentinel_core.monitoring.assessment import Assessment
 from sentinel_core.storage import event_log, schema
 from sentinel_core.storage.event_log import Backlog
@@ -159,8 +160,8 @@ def per_model(production: Production) -> Iterator[Metric]:
 
 
 def incident_labels(project: str, kind: str, subject: str, state: str, severity: str) -> dict[str, str]:
-    """Labels of INCIDENTS; `subject` is the name of a model, or of a forecast's watch the slug."""
-    about = {"project": project, "kind": kind, "watch" if kind == "forecast" else "model": subject}
+    """Labels of INCIDENTS; `subject` is the name of a model, or the slug of a watch."""
+    about = {"project": project, "kind": kind, "watch" if kind in OF_WATCHES else "model": subject}
     return {**about, "state": state, "severity": severity}
 
 

@@ -24,6 +24,7 @@ from sentinel_core.storage import forecast_store, watch_store
 from sentinel_core.storage.segments import SegmentGoneError
 from sentinel_core.storage.store import Store
 from sentinel_core.storage.watch_store import CounterKey, WatchState
+from sentinel_core.thresholds import Crossing, crossings
 
 RETRY_SECONDS = 5.0  # for what could not be read: a file may come back without a commit
 _COLUMNS = ("watch", "fp", "lead", "mean", "lower", "upper", "version")
@@ -38,6 +39,7 @@ class Forecasts:
     leads:    int64 [leads], ascending
     versions: int32 [n]: the version that last fitted the series, 0 for its last value, -v for pooled by version v
     mean, lower, upper: float64 [n, leads]; NaN where there is no forecast
+    crossings: of each of the watch's thresholds, over the whole horizon
     """
 
     slug: str
@@ -52,6 +54,7 @@ class Forecasts:
     mean: NDArray[np.float64]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
+    crossings: tuple[Crossing, ...] = ()
 
     def at_leads(self, chosen: NDArray[np.bool_]) -> "Forecasts":
         """The same with some leads only, by mask."""
@@ -64,6 +67,7 @@ class Forecasts:
             return self
         arrays = ("fingerprints", "versions", "mean", "lower", "upper")
         cut: dict[str, Any] = {name: getattr(self, name)[chosen] for name in arrays}
+        cut["crossings"] = tuple(one.of_series(chosen) for one in self.crossings)
         return replace(self, series=tuple(self.series[i] for i in np.flatnonzero(chosen)), **cut)
 
 
@@ -131,12 +135,16 @@ class SnapshotLoader:
     def __init__(self, store: Store, config: SentinelConfig) -> None:
         self._store = store
         self._known: dict[str, _Known] = {}
+        self._watches: dict[str, WatchConfig] = {}
         self._production = ProductionLoader()
         self.configure(config)
 
     def configure(self, config: SentinelConfig) -> None:
         """Use another configuration from the next load on."""
-        self._watches = {watch.slug: watch for watch in config.watches}
+        before, self._watches = self._watches, {watch.slug: watch for watch in config.watches}
+        for slug in before.keys() & self._watches.keys():
+            if before[slug].thresholds != self._watches[slug].thresholds:
+                self._known.pop(slug, None)
         self._token: int | None = None
         self._retry_at = math.inf
         self._snapshot = Snapshot()
@@ -283,6 +291,7 @@ def _blocks(watch: WatchConfig, origin: int, rows: Mapping[str, NDArray[Any]], k
     versions[row] = rows["version"]
     series = [known.labels.get(fingerprint, _GONE) for fingerprint in fingerprints.tolist()]
     names = np.array([one.name for one in series], dtype=object)
+    whole = len(leads) == watch.horizon_steps  # of an old forecast compaction keeps a few leads only
     blocks = []
     for name in dict.fromkeys(one.name for one in series if one is not _GONE):
         chosen = names == name
@@ -291,5 +300,6 @@ def _blocks(watch: WatchConfig, origin: int, rows: Mapping[str, NDArray[Any]], k
         members = next(same, None) or tuple(one for one in series if one.name == name)
         cut = {key: matrix[chosen] for key, matrix in matrices.items()}
         head = (watch.slug, name, watch.horizon, watch.step_seconds, origin)
-        blocks.append(Forecasts(*head, members, mine, leads, versions[chosen], **cut))
+        met = crossings(**cut, level=watch.level, thresholds=watch.thresholds) if whole else ()
+        blocks.append(Forecasts(*head, members, mine, leads, versions[chosen], **cut, crossings=met))
     return tuple(blocks)

@@ -45,6 +45,50 @@ class ForecastDrift(_Finding, frozen=True):
     version: int | None
 
 
+class Reached(msgspec.Struct, frozen=True):
+    """A series that may get across a threshold."""
+
+    series: str
+    threshold: str  # "above 0.9"
+    probability: float  # within the horizon
+    seconds: int | None  # median time to it; None: beyond the horizon
+
+    @property
+    def percent(self) -> str:
+        """The probability as people read it.
+
+        >>> Reached("disk", "above 0.9", 0.924, 60).percent, Reached("disk", "above 0.9", 0.9999, 60).percent
+        ('92 %', 'over 99 %')
+        """
+        return "over 99 %" if self.probability > 0.995 else f"{100 * self.probability:.0f} %"
+
+
+class ThresholdForecast(_Finding, frozen=True):
+    """A watch of which some series are likely to get across a threshold, or are not any more."""
+
+    likeliest: tuple[Reached, ...]  # a few, at least one; of equally likely ones the soonest first
+    crossing: int  # series that are at least as likely as `probability`
+    series: int
+    probability: float  # the watch's threshold_probability
+    horizon: str
+
+    @property
+    def outlook(self) -> str:
+        """What the likeliest series is expected to do: "above 0.9 in 4h, 92 %"."""
+        first = self.likeliest[0]
+        when = f"within {self.horizon}" if first.seconds is None else f"in {format_duration(first.seconds)}"
+        return f"{first.threshold} {when}, {first.percent}"
+
+    @property
+    def scale(self) -> str:
+        """How many series it is about."""
+        verb = "is" if self.crossing == 1 else "are"
+        share = f"{100 * self.probability:.3g} %"
+        return (
+            f"{self.crossing:,} of {self.series:,} series {verb} at {share} or more to get across within {self.horizon}"
+        )
+
+
 def silence(text: str) -> Silence:
     """What `Silence.to_json` has made."""
     return msgspec.json.decode(text, type=Silence)
@@ -53,3 +97,8 @@ def silence(text: str) -> Silence:
 def forecast_drift(text: str) -> ForecastDrift:
     """What `ForecastDrift.to_json` has made."""
     return msgspec.json.decode(text, type=ForecastDrift)
+
+
+def threshold_forecast(text: str) -> ThresholdForecast:
+    """What `ThresholdForecast.to_json` has made."""
+    return msgspec.json.decode(text, type=ThresholdForecast)

@@ -17,12 +17,13 @@ from sentinel_core.errors import IllegalTransitionError
 
 State = Literal["open", "acknowledged", "resolved", "closed"]
 Severity = Literal["warn", "critical"]
-Kind = Literal["psi", "silence", "forecast"]
+Kind = Literal["psi", "silence", "forecast", "threshold"]
 Action = Literal["acknowledge", "resolve", "close", "accept"]
 Step = Literal[
     "opened", "escalated", "downgraded", "reopened", "acknowledged", "resolved", "accepted", "closed", "noted"
 ]
 
+OF_WATCHES: tuple[Kind, ...] = ("forecast", "threshold")  # the others are of models
 ACTIVE: tuple[State, ...] = ("open", "acknowledged")
 SENTINEL = "sentinel"  # the actor of what evaluations decide
 CALM_EVALUATIONS = 3  # in a row below the resolve level: it resolves by itself
@@ -52,10 +53,10 @@ class Condition:
     """What one evaluation found about one subject, in what an incident needs to know of it.
 
     state:    ok | warning | critical | insufficient_data | no_data; of a silence "warning" while it lasts and "ok"
-              after it, likewise of a forecast
+              after it, likewise of a forecast and of a threshold
     calm:     below the level at which it resolves; counts only where the state is ok
     eased:    below the level at which a critical one becomes a warning (critical * resolve / warn)
-    hour:     end of the evaluated hour, unix seconds on the grid
+    hour:     end of the evaluated hour, unix seconds on the grid; of a threshold the origin of the forecast
     since:    start of the window that was looked at: hours from there on are the incident's
     reason:   one sentence for the timeline
     assessment: JSON of the values it was decided on, see `alerts.message`

@@ -10,6 +10,7 @@ from sentinel_core.alerts.dispatch import DeliveryReport
 from sentinel_core.collector import collector_paused
 from sentinel_core.config import SentinelConfig
 from sentinel_core.pipeline import (
+    backtesting,
     baselining,
     deciding,
     deleting,
@@ -27,6 +28,7 @@ from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reports import (
     ActionRequest,
     ActivationReport,
+    BacktestReport,
     DeletionReport,
     DrainReport,
     DriftReport,
@@ -111,6 +113,12 @@ class Engine:
     ) -> list[TrainingReport]:
         """See `learning.train`."""
         return learning.train(self.context, slugs, kind=kind, reason=reason, cause=cause, run_id=run_id)
+
+    def backtest(
+        self, slugs: Sequence[str] | None, *, since_seconds: int, progress: backtesting.Progress | None = None
+    ) -> Iterator[BacktestReport]:
+        """See `backtesting.run`."""
+        return backtesting.run(self.context, slugs, since_seconds=since_seconds, progress=progress)
 
     def roll_back(
         self, slug: str, *, version: int | None = None, reason: str, run_id: str | None = None

@@ -21,12 +21,11 @@ def follow_watches(context: Context, hour: int) -> list[Consequence]:
     hour_seconds, now = context.config.hour_seconds, context.clock()
     with context.store.database.read() as conn:
         states = watch_store.states(conn)
-        current = {
-            key: one for key, one in incidents.current(conn, hour, hour_seconds=hour_seconds).items() if one.watch_id
-        }
+        newest = incidents.current(conn, hour, hour_seconds=hour_seconds)
         retrained = _retrained(conn)
         serving = registry.active_versions(conn)
     watches = {watch.slug: watch for watch in context.config.watches}
+    current = {key: one for key, one in newest.items() if one.kind == "forecast"}
     due: list[tuple[Subject, Incident | None, Condition]] = []
     for slug, state in states.items():
         watch = watches.get(slug)
@@ -40,7 +39,12 @@ def follow_watches(context: Context, hour: int) -> list[Consequence]:
             found = _finding(watch, state, trained, serving.get(state.watch_id))
             due.append((subject, incident, _condition(found, context.config.forecast_incidents, hour, hour_seconds)))
     # a watch that is gone has nothing left that could be wrong
-    due += [(one, one, _over(one, hour)) for one in current.values() if one.active]
+    gone = "the watch is no longer configured"
+    due += [(one, one, _over(one, hour, gone)) for one in current.values() if one.active]
+    for one in newest.values():
+        watch = watches.get(one.subject)
+        if one.kind == "threshold" and one.active and (watch is None or not watch.thresholds):
+            due.append((one, one, _over(one, hour, gone if watch is None else "the watch has no thresholds any more")))
     if not due:
         return []
     with context.store.database.write() as conn:
@@ -102,5 +106,5 @@ def _condition(found: ForecastDrift, wanted: bool, hour: int, hour_seconds: int)
     )
 
 
-def _over(incident: Incident, hour: int) -> Condition:
-    return Condition("ok", True, True, hour, hour, "the watch is no longer configured", incident.assessment)
+def _over(incident: Incident, hour: int, reason: str) -> Condition:
+    return Condition("ok", True, True, hour, hour, reason, incident.assessment)

@@ -18,6 +18,7 @@ from sentinel_core.models.adapter import FiveMethodBatchModel
 from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reports import ForecastReport
 from sentinel_core.pipeline.serving import load_serving, load_version
+from sentinel_core.pipeline.threshold_incidents import Expected, follow_thresholds
 from sentinel_core.registry import Version
 from sentinel_core.storage import forecast_store, watch_store, windows_store
 from sentinel_core.storage.forecast_store import LIVE, REPLAY
@@ -80,6 +81,7 @@ def _issue_live(context: Context, slugs: Sequence[str] | None) -> ForecastReport
     report = _Tally(failures)
     began = context.clock()
     missed: list[tuple[WatchConfig, int, int]] = []
+    expected: list[Expected] = []
     for watch in watches:
         state = states.get(watch.slug)
         if state is None or state.scraped_until is None or not (watch.slug in models or watch.slug in failures):
@@ -117,6 +119,13 @@ def _issue_live(context: Context, slugs: Sequence[str] | None) -> ForecastReport
             context.count("sentinel_forecasts_total", sum(len(block.fingerprints) for block in blocks))
             context.flush(conn)
         report.add(blocks, len(columns["fp"]), 1)
+        limited = {job.watch_id: job.watch for job in jobs if job.watch.thresholds}
+        expected += [
+            Expected(limited[block.watch_id], block.watch_id, origin, block.fingerprints, block.forecast)
+            for block in blocks
+            if block.watch_id in limited
+        ]
+    follow_thresholds(context, expected)
     context.count("sentinel_forecast_seconds_sum", context.clock() - began)
     context.count("sentinel_forecast_seconds_count")
     for watch, first, last in missed:

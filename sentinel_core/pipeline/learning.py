@@ -12,18 +12,16 @@ import numpy as np
 from sentinel_core import drift, plots, registry, training
 from sentinel_core.actions import COLD_START, DECIDED, FINETUNE, PERSON, RETRAIN
 from sentinel_core.config import WatchConfig
-from sentinel_core.durations import parse_duration
-from sentinel_core.errors import ModelError, SentinelError, TransientSourceError, explain
+from sentinel_core.errors import ModelError, SentinelError, explain
 from sentinel_core.forecasts import NAIVE, Fitted
 from sentinel_core.models import catalogue
 from sentinel_core.pipeline import deciding
 from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.issuing import issue_forecasts, trimmed
-from sentinel_core.pipeline.reading import read_history
+from sentinel_core.pipeline.reading import read_newest
 from sentinel_core.pipeline.reports import TrainingReport
 from sentinel_core.pipeline.scoring import drifting
 from sentinel_core.pipeline.serving import forget_drift, load_serving
-from sentinel_core.prometheus.scrape import newest_step
 from sentinel_core.registry import Version
 from sentinel_core.storage import forecast_store, watch_store, windows_store
 from sentinel_core.training import Candidate
@@ -94,7 +92,7 @@ def train(
 def _train_watch(
     context: Context, watch: WatchConfig, watch_id: int, kind: str, lease: deciding.Lease, run_id: str | None
 ) -> TrainingReport:
-    end = _read(context, watch)
+    end = read_newest(context, watch, watch.history_steps)
     start = end - (watch.history_steps - 1) * watch.step_seconds
     champions, _ = load_serving(context, [watch], {watch.slug: watch_id})
     champion = champions.get(watch.slug)
@@ -113,25 +111,6 @@ def _train_watch(
         detail = f"no series has {need} steps ({watch.lookback} + {watch.horizon}) of history yet"
         return _failed(context, watch, watch_id, kind, lease, detail, waits=parent is not None)
     return _conclude(context, task, candidates, trained_start, sample, lease, run_id)
-
-
-def _read(context: Context, watch: WatchConfig) -> int:
-    """Read the part of the history that was never asked for; returns the newest step there is.
-
-    Where Prometheus is down but history is stored, that history is trained on.
-    """
-    try:
-        with context.client() as client:
-            now = context.source_time(client)
-            end = newest_step(now, watch.step_seconds, parse_duration(context.config.settle_delay))
-            read_history(context, client, watch, end - (watch.history_steps - 1) * watch.step_seconds, end)
-            return end
-    except TransientSourceError:
-        with context.store.database.read() as conn:
-            state = watch_store.states(conn).get(watch.slug)
-        if state is None or state.scraped_until is None:
-            raise
-        return int(state.scraped_until)
 
 
 def _choose(

@@ -139,6 +139,25 @@ def read_history(context: Context, client: PrometheusClient, watch: WatchConfig,
                 raise (TransientSourceError if reading.transient else SourceError)(reading.error)
 
 
+def read_newest(context: Context, watch: WatchConfig, steps: int) -> int:
+    """Read the part of the newest `steps` that was never asked for; returns the newest step there is.
+
+    Where Prometheus is down but history is stored, that history has to do.
+    """
+    try:
+        with context.client() as client:
+            now = context.source_time(client)
+            end = newest_step(now, watch.step_seconds, parse_duration(context.config.settle_delay))
+            read_history(context, client, watch, end - (steps - 1) * watch.step_seconds, end)
+            return end
+    except TransientSourceError:
+        with context.store.database.read() as conn:
+            state = watch_store.states(conn).get(watch.slug)
+        if state is None or state.scraped_until is None:
+            raise
+        return int(state.scraped_until)
+
+
 def read_span(
     client: PrometheusClient,
     watch: WatchConfig,

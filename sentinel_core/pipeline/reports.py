@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from sentinel_core.backtest import Advice, Standing
+
 
 @dataclass(frozen=True)
 class TickPlan:
@@ -217,3 +219,32 @@ class DeletionReport:
     tables: Mapping[str, int]
     rows: int
     segments: int
+
+
+@dataclass(frozen=True)
+class BacktestReport:
+    """Every model on one watch's past; the scores are of `leads`, of which `reported` are told in tables.
+
+    own:       the model that the watch has, as in standings, which are in order of their error
+    series:    how many were judged; of_series: how many there are
+    start:     first origin, end: newest time known to it all, unix seconds
+    trained:   how many times each model was
+    problem:   why nothing could be judged
+    """
+
+    slug: str
+    selector: str
+    step_seconds: int
+    level: float
+    own: str
+    leads: tuple[int, ...] = ()
+    reported: tuple[int, ...] = ()
+    series: int = 0
+    of_series: int = 0
+    start: int = 0
+    end: int = 0
+    trained: int = 0
+    origins: int = 0
+    standings: tuple[Standing, ...] = ()
+    advice: Advice | None = None
+    problem: str | None = None

@@ -12,6 +12,7 @@ import numpy as np
 
 from sentinel_core.config import SentinelConfig, WatchConfig
 from sentinel_core.durations import format_duration, parse_duration
+from sentinel_core.models.seasonal_naive import cycle_steps
 from sentinel_core.promql import matchers as language
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.look_back import look_back
@@ -74,7 +75,7 @@ class _Asked:
     @property
     def back(self) -> int:
         """Steps of actuals before the first one, for the naive forecast that MASE compares with."""
-        return _cycle(self.config, max(self.leads)) if self.suffix == MASE else 0
+        return cycle_steps(self.config.step_seconds, max(self.leads)) if self.suffix == MASE else 0
 
     @property
     def steps(self) -> int:
@@ -307,7 +308,7 @@ def _naive(window: Window, config: WatchConfig, leads: Sequence[int], back: int)
     known = np.take_along_axis(window.values, newest, axis=1)
     end, naive = len(steps), []
     for lead in leads:
-        last, cycle = known[:, back - lead : end - lead], _cycle(config, lead)
+        last, cycle = known[:, back - lead : end - lead], cycle_steps(config.step_seconds, lead)
         before = window.values[:, back - cycle : end - cycle]
         seasonal = np.isfinite(before) & (DAY_SECONDS % config.step_seconds == 0)
         naive.append(np.where(seasonal, before, last))

@@ -37,9 +37,10 @@ from sentinel_core.windows import IntArray
 
 OF_FORECASTS = r".+_sentinel_predicted(_lower|_upper)?"
 OF_QUALITY = r".+_sentinel_(drift_mae|mase|coverage)"
+OF_CROSSINGS = r".+_sentinel_(crossing_probability|time_to_threshold_seconds)"
 OF_ACTUALS = r".+_sentinel_actual"
 OF_SENTINEL = r"sentinel_.*"
-_OURS = f"{OF_SENTINEL}|{OF_FORECASTS}|{OF_QUALITY}|{OF_ACTUALS}"  # as re2 reads it too
+_OURS = f"{OF_SENTINEL}|{OF_FORECASTS}|{OF_QUALITY}|{OF_CROSSINGS}|{OF_ACTUALS}"  # as re2 reads it too
 _WRONG = (400, 422)  # what is asked, says Prometheus; all else is wrong with itself, or the way there
 _LONGEST_OF_ALL = 86_400_000  # ms
 _ALWAYS = 2**52  # ms: later than every sample
@@ -76,6 +77,7 @@ class Sources:
 
     forecasts: OurSource
     quality: OurSource
+    crossings: OurSource
     actuals: OurSource
     production: Callable[[frozenset[str] | None], Sequence[OurSource]]
     own: OurSource
@@ -87,7 +89,12 @@ class Sources:
         if projects is not None:
             return View(production, None)
         # Actuals first: whether there are any of ours is seldom a question for the slower ones then.
-        others = [(OF_ACTUALS, self.actuals), (OF_FORECASTS, self.forecasts), (OF_QUALITY, self.quality)]
+        others = [
+            (OF_ACTUALS, self.actuals),
+            (OF_FORECASTS, self.forecasts),
+            (OF_QUALITY, self.quality),
+            (OF_CROSSINGS, self.crossings),
+        ]
         return View([*others, (OF_SENTINEL, self.own), *production], self.upstream())
 
 

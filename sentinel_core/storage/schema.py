@@ -253,7 +253,7 @@ incidents = sa.Table(
     metadata,
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("project_id", sa.Integer, sa.ForeignKey("projects.id"), nullable=False),
-    sa.Column("kind", sa.String(16), nullable=False),  # psi | silence | forecast
+    sa.Column("kind", sa.String(16), nullable=False),  # psi | silence | forecast | threshold
     sa.Column("model_id", sa.Integer, sa.ForeignKey("monitored_models.id")),
     sa.Column("watch_id", sa.Integer, sa.ForeignKey("watches.id")),
     sa.Column("subject", sa.String(200), nullable=False),  # what people call the model or the watch

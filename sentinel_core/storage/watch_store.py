@@ -274,14 +274,22 @@ def known_series(connection: sa.Connection, watch_id: int) -> set[int]:
     return set(connection.execute(sa.select(table.c.fingerprint).where(table.c.watch_id == watch_id)).scalars())
 
 
-def series_of(connection: sa.Connection, watch_ids: Sequence[int], live_only: bool = True) -> list[Member]:
-    """Return the series of some watches with their labels, sorted by watch, then fingerprint."""
+def series_of(
+    connection: sa.Connection,
+    watch_ids: Sequence[int],
+    live_only: bool = True,
+    *,
+    fingerprints: Sequence[int] | None = None,
+) -> list[Member]:
+    """Return the series (of a few fingerprints, or all) of some watches, sorted by watch, then fingerprint."""
     table = schema.series
     members: list[Member] = []
     for some in in_lists(watch_ids):
         query = sa.select(table).where(table.c.watch_id.in_(some))
         if live_only:
             query = query.where(table.c.vanished_at.is_(None))
+        if fingerprints is not None:
+            query = query.where(table.c.fingerprint.in_(fingerprints))
         for row in connection.execute(query.order_by(table.c.watch_id, table.c.fingerprint)):
             series = Series.of(row.name, json.loads(row.labels))
             members.append(Member(row.watch_id, series, row.fingerprint, row.first_seen, row.vanished_at))

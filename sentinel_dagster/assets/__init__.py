@@ -5,6 +5,7 @@
     drift.py       drift_scores       hour    how far off they were
     models.py      model_versions     watch   what was trained
                    active_models      watch   what serves
+    evaluations.py model_evaluations  watch   which model suits it, tried on its past
     monitoring.py  prediction_events  hour    what models in production have said
                    psi_scores         hour    how far that is from what they used to say
                    monitored_models   model   what happened to them
@@ -18,6 +19,7 @@ import dagster as dg
 
 from sentinel_core.config import SentinelConfig
 from sentinel_dagster.assets.drift import drift_scores_asset
+from sentinel_dagster.assets.evaluations import model_evaluations
 from sentinel_dagster.assets.forecasts import forecasts_asset
 from sentinel_dagster.assets.models import active_models, model_versions
 from sentinel_dagster.assets.monitoring import monitored_models, prediction_events_asset, psi_scores_asset
@@ -38,6 +40,7 @@ def build_assets(config: SentinelConfig, now: datetime) -> list[dg.AssetsDefinit
         drift_scores_asset(hourly, horizon_hours=-(-horizon // _HOUR)),
         model_versions,
         active_models,
+        model_evaluations,
         prediction_events_asset(hourly),
         psi_scores_asset(hourly),
         monitored_models,

@@ -3,12 +3,22 @@
 import pytest
 
 from sentinel_core.alerts import message
-from sentinel_core.incidents.findings import ForecastDrift, Silence
+from sentinel_core.incidents.findings import ForecastDrift, Reached, Silence, ThresholdForecast
 from tests.incidents.situations import assessment
 
 SILENT = Silence(silent=True, last_event_at=1_760_000_040, hours=24, expected=1_234.4).to_json()
 FAR_OFF = ForecastDrift(
     severity="high", mae=4.21, threshold=3.0, unit="scaled", series_high=2, series_scored=9, retrained_at=0.0, version=3
+)
+FULL = ThresholdForecast(
+    likeliest=(
+        Reached('disk{instance="web-3"}', "above 0.95", 0.921, 14_400),
+        Reached("disk", "above 0.95", 0.9, None),
+    ),
+    crossing=1,
+    series=3,
+    probability=0.9,
+    horizon="6h",
 )
 
 
@@ -29,6 +39,7 @@ FAR_OFF = ForecastDrift(
             "its forecasts are far off, although its model was trained anew: the error is 4.21 times that of training, "
             "high from 3",
         ),
+        ("threshold", FULL.to_json(), 'above 0.95 in 4h, 92 %: disk{instance="web-3"}'),
     ],
 )
 def test_the_headline_says_what_is_found(kind: str, found: str, sentence: str) -> None:
@@ -43,6 +54,9 @@ def test_how_serious_it_is_has_its_numbers() -> None:
     )
     assert message.seriousness("silence", "warn", SILENT).startswith("Warning: nothing can be said about the model")
     assert message.seriousness("forecast", "warn", FAR_OFF.to_json()) == "Warning: 2 of 9 series have high drift."
+    assert message.seriousness("threshold", "warn", FULL.to_json()) == (
+        "Warning: 1 of 3 series is at 90 % or more to get across within 6h."
+    )
 
 
 def test_why_names_the_bins_that_moved_most() -> None:

@@ -260,6 +260,17 @@ def test_an_alert_in_alertmanager_lives_as_the_incident_does(alertmanager: str) 
     assert firing(alertmanager, 11) == []
 
 
+@pytest.mark.parametrize(("kind", "name"), [("forecast", "ForecastDrift"), ("threshold", "ThresholdForecast")])
+def test_alertmanager_hears_which_watch_it_is_about(alertmanager: str, kind: str, name: str) -> None:
+    """What is wrong with a watch has the watch's slug as a label, and a name of its own."""
+    incident = len(name)
+    alert = replace(OPENED, kind=kind, subject="disk-1", incident_id=incident, opened_at=time.time() - 3)
+    send("alertmanager", {"url": alertmanager}, replace(alert, sent_at=time.time()))
+    (one,) = firing(alertmanager, incident)
+    assert (one["labels"]["alertname"], one["labels"]["watch"]) == (name, "disk-1")
+    assert "model" not in one["labels"]
+
+
 def test_alertmanager_takes_the_bearer_token_and_bad_labels_are_refused(
     server: ReceiverServer, config: SentinelConfig
 ) -> None:

@@ -1,17 +1,19 @@
 """A hand-written engine with the real one's methods, and the resource that yields it."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from sentinel_core.alerts.dispatch import DeliveryReport
+from sentinel_core.backtest import SCORES, Advice, Standing
 from sentinel_core.config import SentinelConfig, WatchConfig
 from sentinel_core.errors import ConfigError, RegistryError, TransientSourceError
 from sentinel_core.pipeline.reports import (
     ActionRequest,
     ActivationReport,
+    BacktestReport,
     DrainReport,
     DriftReport,
     EvaluationReport,
@@ -127,6 +129,24 @@ class FakeEngine:
             coverage=0.94,
             draw=lambda: PNG,
         )
+
+    def backtest(
+        self, slugs: Sequence[str], *, since_seconds: int, progress: Callable[[str, int, int], None]
+    ) -> Iterator[BacktestReport]:
+        self._note("backtest", slugs=list(slugs), since_seconds=since_seconds)
+        for slug in slugs:
+            report = BacktestReport(slug, slug, 60, 0.95, "A", problem=self.failing.get(slug))
+            progress(slug, 1, 1)
+            if report.problem is None:
+                scores = {name: (0.25, float("nan")) for name in SCORES}
+                standings = (
+                    Standing("B", scores, 0.5, (0.5,), 1.5),
+                    Standing("A", scores, float("nan"), (), None, "hung"),
+                )
+                known = {"leads": (1, 5), "reported": (1, 5), "series": 3, "of_series": 9, "start": 1_700_000_000}
+                advice = Advice("Take B.", "B")
+                report = replace(report, **known, end=1_700_086_400, trained=4, standings=standings, advice=advice)
+            yield report
 
     def roll_back(self, slug: str, *, version: int | None = None, reason: str, run_id: str) -> ActivationReport:
         had = self.versions.get(slug, [])

@@ -63,6 +63,7 @@ def test_lineage_has_no_circle_and_ends_in_drift(defs: dg.Definitions) -> None:
         "drift_scores": {"scraped_windows", "forecasts"},
         "model_versions": {"scraped_windows"},
         "active_models": {"model_versions"},
+        "model_evaluations": {"scraped_windows"},
         "prediction_events": set(),
         "psi_scores": {"prediction_events"},
         "monitored_models": {"psi_scores"},

@@ -9,7 +9,7 @@ from sentinel_core.pipeline.deciding import LEASE_SECONDS
 from sentinel_core.pipeline.reports import TickPlan
 from sentinel_dagster.jobs import LANE_TAG, RETRIED_TAG, RETRY_TAG, in_flight, tick_request, train_request
 from tests.dagster.fake_engine import FakeEngine
-from tests.dagster.test_assets import FIRST, HOURS, TEN, TWELVE, events
+from tests.dagster.test_assets import FIRST, HOURS, TEN, TWELVE, events, rows
 
 
 def launch(
@@ -229,3 +229,43 @@ def test_a_tick_in_flight_is_seen(instance: dg.DagsterInstance) -> None:
     assert in_flight(instance, "tick")
     instance.report_run_failed(tick)
     assert not in_flight(instance, "tick")
+
+
+def test_an_evaluation_shows_table_plot_and_advice(
+    defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine
+) -> None:
+    """One watch's models by lead; what could not be measured is empty, the plot is a picture in the event."""
+    slug, failing = fake.slugs
+    instance.add_dynamic_partitions("watches", fake.slugs)
+    config = {"ops": {"model_evaluations": {"config": {"since": "7d"}}}}
+    launch(defs, instance, "evaluate", partition_key=slug, run_config=config)
+    assert fake.calls == [("backtest", {"slugs": [slug], "since_seconds": 7 * 86_400})]
+    [event] = events(instance, "model_evaluations")
+    assert event.partition == slug
+    shown = {name: event.metadata[name].value for name in ("advice", "model_class", "series", "series_of_the_watch")}
+    assert shown == {"advice": "Take B.", "model_class": "B", "series": 3, "series_of_the_watch": 9}
+    table = rows(event, "models")
+    assert [(row["model"], row["lead"], row["mase"]) for row in table] == [
+        ("B", "1m", 0.25),
+        ("B", "5m", None),
+        ("A", "1m", 0.25),
+        ("A", "5m", None),
+    ]
+    assert [(row["cpu_ms"], row["problem"]) for row in table[1:3]] == [(1.5, None), (None, "hung")]
+    assert str(event.metadata["plot"].value).startswith("![errors and coverage by lead](data:image/png;base64,iVBOR")
+    fake.failing = {failing: "no series has 40m of history"}
+    result = launch(defs, instance, "evaluate", fails=True, partition_key=failing)
+    failure = result.failure_data_for_node("model_evaluations")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    assert failure.user_failure_data.description == f"{failing}: no series has 40m of history"
+
+
+def test_an_evaluation_of_no_duration_is_refused(
+    defs: dg.Definitions, instance: dg.DagsterInstance, fake: FakeEngine
+) -> None:
+    """Before anything is asked."""
+    instance.add_dynamic_partitions("watches", fake.slugs)
+    config = {"ops": {"model_evaluations": {"config": {"since": "soon"}}}}
+    launch(defs, instance, "evaluate", fails=True, partition_key=fake.slugs[0], run_config=config)
+    assert fake.calls == []

@@ -24,6 +24,7 @@ from sentinel_core.emitter.exposition import (
 )
 from sentinel_core.emitter.snapshot import Forecasts
 from sentinel_core.series import Series
+from sentinel_core.thresholds import crossings
 
 
 def forecasts(*series: Series, slug: str = "w", leads: int = 2, version: int = 3, horizon: str = "5m") -> Forecasts:
@@ -110,6 +111,26 @@ def test_a_nan_has_no_line() -> None:
     found = {(dict(labels)["job"], dict(labels)["sentinel_step"]): value for (_, labels), value in samples(
         rendered(block)).items()}  # fmt: skip
     assert found == {("api", "1"): 1.0, ("web", "2"): 12.0}
+
+
+def test_thresholds_have_a_line_per_series() -> None:
+    """How likely each series gets across each threshold of its watch over all leads, and when, if it does."""
+    block = forecasts(UP, Series.of("up", {"job": "web"}), leads=5)
+    met = crossings(block.mean, block.lower, block.upper, 0.95, {"above": 12.5, "below": 0})
+    other = forecasts(Series.of("up", {"job": "other"}), slug="v")  # of a watch without thresholds
+    found = samples(rendered(replace(block, crossings=met), other, steps=(1,)))
+    own = ("sentinel_horizon", "5m")
+    likely, soon = "up_sentinel_crossing_probability", "up_sentinel_time_to_threshold_seconds"
+    above, below = ("sentinel_threshold", "above 12.5"), ("sentinel_threshold", "below 0")
+    assert {labels for name, labels in found if name == likely} == {
+        (("job", job), own, threshold) for job in ("api", "web") for threshold in (above, below)
+    }
+    assert found[likely, (("job", "web"), own, above)] == pytest.approx(1.0)
+    assert found[likely, (("job", "api"), own, above)] == 0.0
+    assert 0 < found[likely, (("job", "api"), own, below)] < 0.05
+    assert {labels: value for (name, labels), value in found.items() if name == soon} == {
+        (("job", "web"), own, above): 180.0
+    }
 
 
 def test_labels_are_remembered_only_while_they_are_true() -> None:

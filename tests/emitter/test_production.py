@@ -16,7 +16,7 @@ from sentinel_core.emitter.production import PER_MODEL
 from sentinel_core.emitter.self_metrics import ProductionCollector, SnapshotCollector, encode
 from sentinel_core.emitter.snapshot import Snapshot, SnapshotLoader
 from sentinel_core.incidents import lifecycle
-from sentinel_core.incidents.lifecycle import Subject
+from sentinel_core.incidents.lifecycle import Kind, Subject
 from sentinel_core.monitoring.assessment import Assessment, OutputAssessment
 from sentinel_core.monitoring.monitor import State
 from sentinel_core.storage import event_log, schema, watch_store
@@ -122,7 +122,9 @@ def test_incidents_are_counted_by_what_they_are_about(store: Store) -> None:
     incident(store, replace(fraud, kind="silence"), "warning")
     with store.database.write() as connection:
         ids = watch_store.sync_watches(connection, [("latency-1", "latency")], NOW)
-    incident(store, Subject(1, "forecast", "latency", watch_id=ids["latency-1"]), "warning")
+    kinds: tuple[Kind, ...] = ("forecast", "threshold")
+    for kind in kinds:
+        incident(store, Subject(1, kind, "latency", watch_id=ids["latency-1"]), "warning")
     found = shown(SnapshotLoader(store, SentinelConfig()).load(NOW))
     counted = {tuple(sorted(labels.items())): value for labels, value in found["sentinel_incidents"]}
     about = {"project": "default", "model": "fraud"}
@@ -133,6 +135,7 @@ def test_incidents_are_counted_by_what_they_are_about(store: Store) -> None:
             ({**about, "kind": "psi", "state": "closed", "severity": "critical"}, 2.0),
             ({**about, "kind": "silence", "state": "open", "severity": "warn"}, 1.0),
             (watch, 1.0),
+            ({**watch, "kind": "threshold"}, 1.0),
         )
     }
     assert found["sentinel_model_severity"] == [(FRAUD, 1.0)]

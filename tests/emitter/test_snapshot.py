@@ -64,6 +64,36 @@ def test_replays_are_not_shown(open_fleet: Opener) -> None:
     assert values(blocks(loader(fleet).load(NOW))["requests"]) == {series[0].selector: [1.0] * 5}
 
 
+def test_thresholds_are_those_that_are_configured_now(open_fleet: Opener) -> None:
+    """What meets a threshold is known with the forecast; another threshold needs no new one."""
+    watch = replace(REQUESTS, thresholds={"above": 6.5})
+    fleet, series = open_fleet(watch), many("requests", 2)
+    fleet.live(watch, series)
+    fleet.forecast(Issue(watch, series, np.array([[1.0, 2, 3, 4, 5], [6, 7, 8, 9, 10]]), spread=0.5))
+    loading = loader(fleet)
+
+    def met() -> dict[str, dict[Series, int]]:
+        block = blocks(loading.load(NOW))["requests"]
+        return {str(one.threshold): dict(zip(block.series, one.leads.tolist(), strict=True)) for one in block.crossings}
+
+    assert met() == {"above 6.5": {series[0]: 0, series[1]: 2}}
+    loading.configure(replace(fleet.config, watches=[replace(watch, thresholds={"below": 1.5})]))
+    assert met() == {"below 1.5": {series[0]: 1, series[1]: 0}}
+    fleet.vanish(watch, series[0])
+    assert met() == {"below 1.5": {series[1]: 0}}
+    loading.configure(replace(fleet.config, watches=[REQUESTS]))
+    assert met() == {}
+
+
+def test_a_thinned_forecast_meets_no_threshold(open_fleet: Opener) -> None:
+    """Compaction leaves an old forecast a few of its leads: what lay between them is not guessed."""
+    watch = replace(REQUESTS, thresholds={"above": 6.0})
+    fleet, series = open_fleet(watch), many("requests", 1)
+    fleet.live(watch, series)
+    fleet.forecast(Issue(watch, series, np.full((1, 4), 9.0)))
+    assert blocks(loader(fleet).load(NOW))["requests"].crossings == ()
+
+
 def test_nothing_is_read_again_while_nothing_is_committed(open_fleet: Opener) -> None:
     """Without a commit a load returns what it had, seen again at the new time."""
     fleet = open_fleet(REQUESTS)

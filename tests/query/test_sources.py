@@ -22,6 +22,7 @@ from sentinel_core.series import Matcher
 
 FORECAST = (("__name__", "foo_sentinel_predicted"), ("job", "api"))
 MASE = (("__name__", "foo_sentinel_mase"), ("job", "api"))
+CROSSING = (("__name__", "foo_sentinel_crossing_probability"), ("job", "api"))
 ACTUAL = (("__name__", "bar_sentinel_actual"), ("job", "api"))
 PSI = (("__name__", "sentinel_model_psi"), ("project", "shop"))
 FOREIGN_PSI = (("__name__", "sentinel_model_psi"), ("project", "bank"))
@@ -91,9 +92,8 @@ def sources(prometheus: Prometheus) -> Sources:
     def production(projects: frozenset[str] | None) -> list[Remembered]:
         return [Remembered(PSI, *(() if projects == {"shop"} else (FOREIGN_PSI,)))]
 
-    return Sources(
-        Remembered(FORECAST), Remembered(MASE), Remembered(ACTUAL), production, Remembered(OWN), lambda: upstream
-    )
+    forecasts, quality, crossings, actuals = map(Remembered, (FORECAST, MASE, CROSSING, ACTUAL))
+    return Sources(forecasts, quality, crossings, actuals, production, Remembered(OWN), lambda: upstream)
 
 
 @pytest.fixture
@@ -108,7 +108,8 @@ def view(sources: Sources) -> View:
         ("foo", {FOO: 3.0}),
         ("foo_sentinel_predicted", {FORECAST: 7.0}),
         ("sentinel_model_psi", {PSI: 7.0, FOREIGN_PSI: 7.0}),
-        ('{job="api"}', {FOO: 3.0, FORECAST: 7.0, MASE: 7.0, ACTUAL: 7.0}),
+        ("foo_sentinel_crossing_probability", {CROSSING: 7.0}),
+        ('{job="api"}', {FOO: 3.0, FORECAST: 7.0, MASE: 7.0, CROSSING: 7.0, ACTUAL: 7.0}),
         ('{__name__=~"sentinel.*"}', {PSI: 7.0, FOREIGN_PSI: 7.0, OWN: 7.0}),
         ("redis_sentinel_masters", {}),
     ],
@@ -136,8 +137,8 @@ def test_prometheus_is_away(sources: Sources) -> None:
     away, budget = replace(sources, upstream=lambda: Upstream(ConfigError(["gone"]))), Budget()
     both, foo = parse_selector('{job="api"}'), parse_selector("foo")
     asks: list[tuple[Callable[[View], Iterable[object]], set[object]]] = [
-        (lambda view: view.vector(both, np.array([1_000]), budget).labels, {FORECAST, MASE, ACTUAL}),
-        (lambda view: view.samples(both, 0, 1_000, budget).labels, {FORECAST, MASE, ACTUAL}),
+        (lambda view: view.vector(both, np.array([1_000]), budget).labels, {FORECAST, MASE, CROSSING, ACTUAL}),
+        (lambda view: view.samples(both, 0, 1_000, budget).labels, {FORECAST, MASE, CROSSING, ACTUAL}),
         (lambda view: view.series_of([parse_selector("foo_sentinel_mase"), foo], 0, 2_000, budget), {MASE}),
         (lambda view: view.label_names([], 0, 2_000, budget), {"__name__", "job", "project"}),
         (lambda view: view.label_values("job", [both], 0, 2_000, budget), {"api"}),
@@ -209,12 +210,12 @@ def test_lists_are_of_both(view: View, prometheus: Prometheus) -> None:
     """Series, labels, values and metadata of ours and Prometheus', each once; names of ours are ours."""
     budget, everything = Budget(), parse_selector('{__name__!=""}')
     assert view.series_of([everything, parse_selector("foo")], 0, 2_000, budget) == sorted(
-        [FOO, FORECAST, MASE, ACTUAL, PSI, FOREIGN_PSI, OWN]
+        [FOO, FORECAST, MASE, CROSSING, ACTUAL, PSI, FOREIGN_PSI, OWN]
     )
     assert view.label_names([], 0, 2_000, budget) == ["__name__", "job", "project", "zone"]
     assert prometheus.asked[-1][1].get("match[]") is None  # its index alone is quick
     assert view.label_values("project", [parse_selector("sentinel_model_psi")], 0, 2_000, budget) == ["bank", "shop"]
-    names = sorted(dict(labels)["__name__"] for labels in (FOO, ACTUAL, FORECAST, MASE, PSI, OWN))
+    names = sorted(dict(labels)["__name__"] for labels in (FOO, ACTUAL, FORECAST, MASE, CROSSING, PSI, OWN))
     assert view.label_values("__name__", [], 0, 2_000, budget) == names
     assert {name: one[0].type for name, one in view.metadata(None, budget).items()} == {
         **dict.fromkeys(names, "gauge"),

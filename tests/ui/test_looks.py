@@ -19,6 +19,7 @@ PAGES = {
     "incidents": "/incidents",
     "incident": "/incidents/[fraud-score]",
     "silence": "/incidents/[pricing]",
+    "threshold": "/incidents/[requests]",
     "watch": f"/watches/{REQUESTS.slug}",
     "keys": "/settings/keys",
     "receivers": "/settings/receivers?kind=alertmanager",

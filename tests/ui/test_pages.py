@@ -116,7 +116,7 @@ def test_the_worst_comes_first(world: World) -> None:
     """Models and watches stand in one list from critical to not monitored, under a sentence and the open incidents."""
     with world.client() as client:
         page = client.get("/").text
-    assert "3 incidents need attention" in page
+    assert "4 incidents need attention" in page
     assert "7 models in production: 1\xa0critical, 1\xa0warning, 1\xa0silent" in page
     assert "4 watches, 10 series: 1\xa0failing, 1\xa0drifted" in page
     assert "newest forecast 12 s ago" in page
@@ -235,6 +235,22 @@ def test_a_watch(world: World) -> None:
         assert client.get("/watches/none").status_code == 404
 
 
+def test_a_threshold_on_its_pages(world: World) -> None:
+    """The watch says how likely and when its likeliest series gets across, its incident names the series."""
+
+    def words(path: str) -> str:
+        return " ".join(re.sub("<[^>]*>", " ", client.get(path).text).split())
+
+    with world.client() as client:
+        page = words(f"/watches/{REQUESTS.slug}")
+        assert re.search(r"Above 120 over 99 % likely within 30m, expected in \d+m: {job=&#34;shop&#34;,path=", page)
+        assert "above 120 in 20m, 93 %: http_requests_total{job=&#34;shop&#34;,path=&#34;/pay&#34;}" in page
+        assert "Above" not in words(f"/watches/{MEMORY.slug}")
+        page = words(f"/incidents/{world.incidents['requests']}")
+        assert "Warning: 1 of 3 series is at 90 % or more to get across within 30m." in page
+        assert "path=&#34;/pay&#34;} above 120 93 % 20m" in page
+
+
 def test_a_plot_that_cannot_be_drawn_costs_itself(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error while drawing leaves the rest of the page there, and says where to look."""
 
@@ -300,10 +316,11 @@ def test_incidents_are_filtered_and_paged(world: World) -> None:
             page = client.get("/incidents", params=asked).text
             return re.findall(r'<th scope="row"><a id="[^"]*" href="/incidents/(\d+)">', page)
 
-        assert found() == ["3", "2", "1"]
-        assert found(state="open") == ["3", "1"]
-        assert found(state="active", severity="warn") == ["3", "2"]
+        assert found() == ["4", "3", "2", "1"]
+        assert found(state="open") == ["4", "3", "1"]
+        assert found(state="active", severity="warn") == ["4", "3", "2"]
         assert found(kind="silence") == ["3"]
+        assert found(kind="threshold") == ["4"]
         assert found(model="fraud-score") == ["1"]
         assert found(model="nobody") == []
         assert found(before=2) == ["1"]

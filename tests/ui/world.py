@@ -17,7 +17,7 @@ from sentinel_core.alerts import outbox, receivers
 from sentinel_core.apps import sidecar
 from sentinel_core.config import SentinelConfig, WatchConfig
 from sentinel_core.incidents import lifecycle
-from sentinel_core.incidents.findings import Silence
+from sentinel_core.incidents.findings import Reached, Silence, ThresholdForecast
 from sentinel_core.monitoring import psi
 from sentinel_core.monitoring.assessment import Assessment, BinShare, OutputAssessment
 from sentinel_core.monitoring.monitor import State
@@ -44,7 +44,11 @@ NO_BINS = Content(outputs={}, most=10, fitted_days=7, hour=HOUR).to_json()  # no
 PEOPLE = {"ada": "admin", "otto": "operator", "vera": "viewer"}
 
 REQUESTS = WatchConfig(
-    metric="http_requests_total", labels={"job": "shop"}, model_class="SGDRegressorModel", horizon="30m"
+    metric="http_requests_total",
+    labels={"job": "shop"},
+    model_class="SGDRegressorModel",
+    horizon="30m",
+    thresholds={"above": 120},
 )
 MEMORY = WatchConfig(metric="process_resident_memory_bytes", model_class="LinearTrendModel")
 QUEUE = WatchConfig(metric="queue_length", labels={"job": "=~mail|push"}, model_class="ARIMAModel")
@@ -81,6 +85,8 @@ def open_world(folder: Path, *, empty: bool = False) -> Iterator[World]:
         if not empty:
             forecasts(fleet)
             models, incidents = production(store)
+            with store.database.write() as connection:
+                incidents["requests"] = _threshold(connection, fleet.id(REQUESTS))
         app = sidecar.create_app(fleet.config, store, status=lambda _: {}, now=lambda: float(NOW), pepper=PEPPER)
         with serving(app, port) as url:
             yield World(url, store, fleet.config, models, incidents)
@@ -291,6 +297,15 @@ def _silence(connection: sa.Connection, model_id: int) -> int:
     state = {"state": "no_data"}
     connection.execute(schema.monitor_states.update().where(schema.monitor_states.c.model_id == model_id).values(state))
     return incident.id
+
+
+def _threshold(connection: sa.Connection, watch_id: int) -> int:
+    series = 'http_requests_total{job="shop",path="/pay"}'
+    finding = ThresholdForecast((Reached(series, "above 120", 0.93, 1_200),), 1, 3, 0.9, "30m").to_json()
+    condition = lifecycle.Condition("warning", False, False, NOW - 60, NOW - 60, "1 of 3 series", finding)
+    transition = lifecycle.evaluate(None, condition, NOW - 50.0)
+    assert transition is not None
+    return outbox.record(connection, lifecycle.Subject(1, "threshold", REQUESTS.slug, watch_id=watch_id), transition).id
 
 
 def _deliver(connection: sa.Connection) -> None:

@@ -14,12 +14,19 @@ import msgspec
 from sentinel_core.alerts.message import Alert
 from sentinel_core.alerts.posting import Post
 from sentinel_core.alerts.receivers.base import Receiver
+from sentinel_core.incidents.lifecycle import OF_WATCHES
 
 REPEAT_SECONDS = 300.0
 LASTING_SECONDS = 4 * REPEAT_SECONDS  # as Prometheus does: three repetitions may be lost
 TEST_SECONDS = 60.0
 ENDED_SECONDS = 60.0  # so long ago: where its clock is behind ours, "now" would be a minute of another alert
-_NAMES = {"psi": "ModelDrift", "silence": "ModelSilent", "forecast": "ForecastDrift", "test": "SentinelTest"}
+_NAMES = {
+    "psi": "ModelDrift",
+    "silence": "ModelSilent",
+    "forecast": "ForecastDrift",
+    "threshold": "ThresholdForecast",
+    "test": "SentinelTest",
+}
 _SEVERITIES = {"warn": "warning", "critical": "critical"}  # as alerts of Prometheus are labelled
 
 
@@ -52,7 +59,7 @@ class Alertmanager(Receiver, frozen=True):
                 **self.labels,
                 "alertname": _NAMES[alert.kind],
                 "project": alert.project,
-                "watch" if alert.kind == "forecast" else "model": alert.subject,
+                "watch" if alert.kind in OF_WATCHES else "model": alert.subject,
                 "incident": str(alert.incident_id),
                 "severity": _SEVERITIES[severity],
             },

@@ -38,7 +38,9 @@ class Incident(Answer):
 
     id: int
     project_id: int
-    kind: Kind = Field(description="psi: a model's drift; silence: it sends nothing; forecast: of a watch")
+    kind: Kind = Field(
+        description="psi: a model's drift; silence: it sends nothing; forecast: a watch's drift; threshold: of a watch"
+    )
     model_id: int | None
     watch_id: int | None
     subject: str = Field(description="What people call the model or the watch")

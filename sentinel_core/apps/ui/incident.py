@@ -13,14 +13,14 @@ from sentinel_core.apps.ui.charts import bars, psi_plot
 from sentinel_core.apps.ui.model import OUTPUT_NAMES
 from sentinel_core.apps.ui.pages import NO_TROUBLE, Trouble, Visit
 from sentinel_core.incidents import store
-from sentinel_core.incidents.findings import forecast_drift, silence
+from sentinel_core.incidents.findings import forecast_drift, silence, threshold_forecast
 from sentinel_core.incidents.lifecycle import Incident, possible
 from sentinel_core.monitoring.assessment import OUTPUTS, Assessment
 from sentinel_core.pipeline import monitored
 from sentinel_core.storage import model_store, watch_store
 
 PAGE = 50
-KINDS = {"psi": "change of outputs", "silence": "silence", "forecast": "forecast drift"}
+KINDS = {"psi": "change of outputs", "silence": "silence", "forecast": "forecast drift", "threshold": "threshold"}
 DONE = {"acknowledge": "acknowledged", "resolve": "resolved", "close": "closed", "accept": "accepted"}
 BEFORE_HOURS, AFTER_HOURS = 72, 24  # of the plot, around the incident
 RECEIPTS = 500
@@ -105,6 +105,7 @@ def incident(visit: Visit, trouble: Trouble = NO_TROUBLE) -> Response:
         outputs=sorted(assessment.outputs, key=lambda one: -(one.adjusted or 0)) if assessment else (),
         silence=silence(found.assessment) if found.kind == "silence" else None,
         forecast=forecast_drift(found.assessment) if found.kind == "forecast" else None,
+        threshold=threshold_forecast(found.assessment) if found.kind == "threshold" else None,
         bars=bars,
         plots=plots,
         timeline=list(reversed(timeline)),

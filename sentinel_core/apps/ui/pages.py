@@ -23,6 +23,7 @@ from sentinel_core.apps.access import Caller, read_form
 from sentinel_core.apps.services import Services
 from sentinel_core.apps.ui import words
 from sentinel_core.apps.ui.plot import short_number
+from sentinel_core.durations import format_duration
 from sentinel_core.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, StoreError
 from sentinel_core.security.principals import Action, Principal
 from sentinel_core.storage import schema
@@ -146,7 +147,7 @@ class Pages:
         )
         names = ("psi", "share", "count", "whole", "moment", "iso", "absolute", "ago", "field_moment")
         self._environment.filters |= {name: getattr(words, name) for name in names}
-        self._environment.filters["number"] = short_number
+        self._environment.filters |= {"number": short_number, "duration": format_duration}
         self._environment.globals |= {"static": static, "plural": words.plural, "version": version("sentinel")}
 
     def route(self, path: str, handler: Handler, *, post: bool = False, action: Action = "read") -> Route:

@@ -21,6 +21,8 @@ from sentinel_core.emitter.self_metrics import series_by_state
 from sentinel_core.emitter.snapshot import WatchView
 from sentinel_core.errors import NotFoundError, StoreError
 from sentinel_core.incidents import store as incidents
+from sentinel_core.incidents.findings import Reached
+from sentinel_core.series import format_selector
 from sentinel_core.storage import forecast_store, windows_store
 from sentinel_core.storage.model_store import DEFAULT_PROJECT
 from sentinel_core.storage.store import Store
@@ -65,6 +67,7 @@ def watch(visit: Visit) -> Response:
         state=view.state,
         condition=condition(view, visit.now),
         gauge=drift_gauge(view),
+        likeliest=_likeliest(view),
         counts={kind: count for kind, count in series_by_state(view).items() if count},
         drawn=drawn,
         wanted=wanted,
@@ -75,6 +78,21 @@ def watch(visit: Visit) -> Response:
         lineage=f"{dagster}/assets/model_versions?view=partitions&partition={quote_url(slug)}",
         runs=f"{dagster}/runs/",
     )
+
+
+def _likeliest(view: WatchView) -> list[Reached]:
+    """Of each threshold the series that is likeliest to get across; of equally likely ones the soonest."""
+    found: dict[str, list[tuple[float, float, Reached]]] = {}
+    for block in view.forecasts:
+        for one in block.crossings:
+            seconds = np.where(one.leads > 0, one.leads * float(block.step_seconds), np.inf)
+            row = np.lexsort((seconds, -one.probability))[0]  # NaN comes last
+            likely, soon = float(one.probability[row]), float(seconds[row])
+            labels = format_selector("", block.series[row].labels)
+            reached = Reached(labels, str(one.threshold), likely, int(soon) if np.isfinite(soon) else None)
+            if np.isfinite(likely):
+                found.setdefault(str(one.threshold), []).append((-likely, soon, reached))
+    return [min(some, key=lambda one: one[:2])[2] for some in found.values()]
 
 
 def _draw(store: Store, view: WatchView, chosen: Chosen | None, wanted: str) -> Drawn:
