@@ -35,10 +35,10 @@ def default(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int]
     window = Window(np.arange(n), timestamps, history, step)
     lookback = max(2, min(LOOKBACK_STEPS, samples // 4))
     model = SeasonalRidgeModel(f"{step}s", f"{step * horizon}s", f"{step * lookback}s")
-    errors = model.fit_and_judge(window)
+    errors, leads = model.fit_and_judge(window)
     mean = model.predict_window(window.newest(model.context_steps), horizon)
     mean = np.where(np.isnan(mean[:, :1]), forecasts.last_values(window)[:, None], mean)
-    offsets = {level: intervals.offsets(errors, level / 100, model.knots) for level in levels}
+    offsets = {level: intervals.offsets(errors, level / 100, leads) for level in levels}
     lower = {level: mean + offset[..., 0] for level, offset in offsets.items()}
     upper = {level: mean + offset[..., 1] for level, offset in offsets.items()}
     return mean, lower, upper

@@ -89,8 +89,8 @@ class SeasonalRidgeModel(FiveMethods):
         self.parameters = rows.in_blocks(window, lambda part, _: self._fit(part), None, self._floats(window))
         self.fingerprints = window.fingerprints.copy()
 
-    def fit_and_judge(self, window: Window) -> FloatArray:
-        """`fit_window`, and the residuals that it compared its candidates on, [n, origins, knots], oldest first.
+    def fit_and_judge(self, window: Window) -> tuple[FloatArray, IntArray]:
+        """`fit_window`; the residuals that it compared its candidates on, [n, origins, K], oldest first; their K leads.
 
         They are those of coefficients learnt from the older part alone; NaN where there is nothing to compare. A
         calibration from them costs no second fit; one on forecasts of a model that has seen less is stricter.
@@ -108,7 +108,7 @@ class SeasonalRidgeModel(FiveMethods):
         self.fingerprints = window.fingerprints.copy()
         used = np.isfinite(held_back).any(axis=(0, 2))
         errors: FloatArray = held_back[:, used].astype(np.float64) * self.parameters["scale"][:, None, None]
-        return errors
+        return errors, self.knots
 
     def update_window(self, window: Window, new_steps: int) -> None:
         """Add the rows whose target is among the last `new_steps` columns; what is known fades by as much."""
