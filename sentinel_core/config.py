@@ -42,7 +42,7 @@ class WatchConfig:
 
     metric: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-    model_class: Any = None  # a class, a built-in's name, or "package.module:Class"
+    model_class: Any = "SeasonalRidgeModel"  # a built-in's name, a class, or "package.module:Class"
     granularity: str = "1m"
     horizon: str = "5m"
     lookback: str = "30m"

@@ -431,9 +431,6 @@ def _model_problems(watch: "WatchConfig", valid: bool) -> Iterator[str]:
     """`valid` says that the rest of the watch is, so that its model can be built."""
     from sentinel_core.models import catalogue  # here: the configuration imports without the models
 
-    if watch.model_class is None:
-        yield f"model_class: required; name one of {', '.join(catalogue.BUILT_INS)}, or package.module:Class"
-        return
     try:
         catalogue.resolve(watch.model_class)
         if valid:

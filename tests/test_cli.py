@@ -500,7 +500,7 @@ def test_the_demo_keeps_to_itself(tmp_path: Path) -> None:
     )
     assert beside.resolved_sql_url == f"sqlite:///{tmp_path}/sentinel_artifacts/demo/sentinel.db"
     assert beside.resolved_data_url == f"file://{tmp_path}/sentinel_artifacts/demo/data"
-    assert len({str(watch.model_class) for watch in alone.watches}) == 4
+    assert len({str(watch.model_class) for watch in alone.watches}) == 5
 
 
 def test_a_model_beside_the_configuration_is_found(capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,7 +44,6 @@ WATCHES = (
     WatchConfig(
         metric="demo_queue_depth",
         labels={"queue": "=~mail|orders"},
-        model_class="SGDRegressorModel",
         horizon="15m",
         lookback="1h",
         drift_unit="scaled",
@@ -63,7 +62,6 @@ WATCHES = (
     WatchConfig(
         query="sum(rate(demo_requests_total[1m]))",
         name="demo_requests_per_second",
-        model_class="ExponentialSmoothingModel",
         drift_unit="scaled",
         drift_finetune_threshold=3.0,
         drift_retrain_threshold=6.0,

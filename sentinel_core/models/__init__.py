@@ -4,6 +4,7 @@ from sentinel_core.models.arima import ARIMAModel
 from sentinel_core.models.base import BaseModel, BatchModel, PredictionResult, TrainingResult
 from sentinel_core.models.exponential_smoothing import ExponentialSmoothingModel
 from sentinel_core.models.linear_trend import LinearTrendModel
+from sentinel_core.models.seasonal_ridge import SeasonalRidgeModel
 from sentinel_core.models.sgd_regressor import SGDRegressorModel
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "LinearTrendModel",
     "PredictionResult",
     "SGDRegressorModel",
+    "SeasonalRidgeModel",
     "TrainingResult",
 ]

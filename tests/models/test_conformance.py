@@ -13,12 +13,13 @@ from sentinel_core.models import (
     ExponentialSmoothingModel,
     LinearTrendModel,
     PredictionResult,
+    SeasonalRidgeModel,
     SGDRegressorModel,
     TrainingResult,
     conformance,
 )
 
-BUILT_INS = (LinearTrendModel, ExponentialSmoothingModel, ARIMAModel, SGDRegressorModel)
+BUILT_INS = (LinearTrendModel, ExponentialSmoothingModel, ARIMAModel, SGDRegressorModel, SeasonalRidgeModel)
 
 
 def name(value: Any) -> str:

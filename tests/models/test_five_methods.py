@@ -13,11 +13,12 @@ from sentinel_core.models import (
     BatchModel,
     ExponentialSmoothingModel,
     LinearTrendModel,
+    SeasonalRidgeModel,
     SGDRegressorModel,
 )
 from sentinel_core.windows import Window
 
-BUILT_INS = (LinearTrendModel, ExponentialSmoothingModel, ARIMAModel, SGDRegressorModel)
+BUILT_INS = (LinearTrendModel, ExponentialSmoothingModel, ARIMAModel, SGDRegressorModel, SeasonalRidgeModel)
 TIMESTAMPS = 1_706_000_040 + 60 * np.arange(200)
 SERIES = np.cumsum(np.random.default_rng(1).normal(size=200))
 

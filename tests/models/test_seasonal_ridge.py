@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from sentinel_core.models import conformance
 from sentinel_core.models import seasonal_ridge_equations as equations
 from sentinel_core.models import seasonal_ridge_features as seen
-from sentinel_core.models.base import BaseModel, BatchModel
 from sentinel_core.models.seasonal_ridge import SeasonalRidgeModel
 from sentinel_core.windows import FloatArray, Window
 
@@ -37,26 +35,6 @@ def mae(model: SeasonalRidgeModel, window: Window, origins: range, lead: int) ->
         for o in origins
     ]
     return float(np.mean(errors))
-
-
-@pytest.mark.parametrize("check", conformance.CHECKS, ids=lambda check: check.__name__)
-def test_it_is_a_model(check: object) -> None:
-    """Every check of a model of one series."""
-
-    def build() -> BaseModel:
-        return SeasonalRidgeModel("1m", "5m", "10m")
-
-    check(build)  # type: ignore[operator]
-
-
-@pytest.mark.parametrize("check", conformance.BATCH_CHECKS, ids=lambda check: check.__name__)
-def test_it_is_a_model_of_many_series(check: object) -> None:
-    """Every check of a model of many series."""
-
-    def build() -> BatchModel:
-        return SeasonalRidgeModel("1m", "5m", "10m")
-
-    check(build)  # type: ignore[operator]
 
 
 def test_a_daily_pattern_is_continued_a_day_ahead() -> None:
