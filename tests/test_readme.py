@@ -50,7 +50,8 @@ from sentinel_core.promql.parse import parse
 from sentinel_core.promql.values import Notes
 from sentinel_core.query import quality, sources
 from sentinel_core.query.actuals import ACTUAL
-from sentinel_core.query.forecasts import HORIZON, LEAD, ORIGIN, VERSION
+from sentinel_core.query.forecast_watches import HORIZON
+from sentinel_core.query.forecasts import LEAD, ORIGIN, VERSION
 from sentinel_core.security.principals import SCOPES
 from sentinel_core.storage.store import Store
 from sentinel_dagster.definitions import build_defs

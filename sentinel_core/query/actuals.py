@@ -3,16 +3,15 @@
 So a panel can have both in one panel whatever the watch is, and without asking Prometheus.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from sentinel_core.config import SentinelConfig
 from sentinel_core.durations import parse_duration
-from sentinel_core.promql import matchers as language
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.values import LOOKBACK, Labels, Samples
-from sentinel_core.query.forecast_watches import Watch, Watches
+from sentinel_core.query.forecast_watches import Asked, Watches, asked
 from sentinel_core.query.sampled import Metadata, SampledSource, joined, named
 from sentinel_core.series import Matcher
 from sentinel_core.storage import windows_store
@@ -43,17 +42,16 @@ class ActualSource(SampledSource):
 
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
         """Return every sample that is still kept, at its time."""
-        return joined([self._read(*one, start, end, budget) for one in self._asked(matchers)])
+        return joined([self._read(one, start, end, budget) for one in asked(self._watches.load(), matchers, [ACTUAL])])
 
     def series(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> list[Labels]:
         """Return the series that lived in [start, end]."""
         found = []
-        for watch, name, rows in self._asked(matchers):
-            living = self._watches.living(watch.id, start // 1000, end // 1000)
-            budget.spend(len(rows))
-            members = watch.members
-            alive = rows[np.isin(members.fingerprints[rows], living)]
-            found += [named(name, dict(members.series[row].labels)) for row in alive.tolist()]
+        for one in asked(self._watches.load(), matchers, [ACTUAL]):
+            living = self._watches.living(one.watch.id, start // 1000, end // 1000)
+            budget.spend(len(one.rows))
+            alive = one.rows[np.isin(one.watch.members.fingerprints[one.rows], living)]
+            found += _labels(one, alive)
         return found
 
     def metadata(self) -> Metadata:
@@ -61,22 +59,8 @@ class ActualSource(SampledSource):
         names = sorted({name for watch in self._watches.load() for name in watch.members.names})
         return {name + ACTUAL: ("gauge", f"{name} as Sentinel read it.") for name in names}
 
-    def _asked(self, matchers: Sequence[Matcher]) -> Iterator[tuple[Watch, str, IntArray]]:
-        """Each watch and name that matches, with the rows of its members that no earlier watch has."""
-        matching = language.compile(matchers)
-        others = tuple(one for one in matchers if one.label != "__name__")
-        told = np.empty(0, np.int64)
-        for watch in self._watches.load():
-            for name in sorted(watch.members.names):
-                if not matching.of_name(name + ACTUAL):
-                    continue
-                rows = watch.members.rows(name, others, matching)
-                rows = rows[~np.isin(watch.members.fingerprints[rows], told)]
-                told = np.concatenate([told, watch.members.fingerprints[rows]])
-                if len(rows):
-                    yield watch, name + ACTUAL, rows
-
-    def _read(self, watch: Watch, name: str, rows: IntArray, start: int, end: int, budget: Budget) -> Samples:
+    def _read(self, asked: Asked, start: int, end: int, budget: Budget) -> Samples:
+        watch, rows = asked.watch, asked.rows
         oldest = self._now() - parse_duration(self._config().window_retention)
         first, last = max(start // 1000, int(oldest)), min(end // 1000, int(self._now()))
         budget.spend(2 * len(rows) * len(grid(first, last, watch.step_seconds)))
@@ -86,9 +70,15 @@ class ActualSource(SampledSource):
         known = np.isfinite(window.values)
         series, place = np.nonzero(known)
         return Samples(
-            tuple(named(name, dict(watch.members.series[row].labels)) for row in rows.tolist()),
+            tuple(_labels(asked, rows)),
             np.searchsorted(series, np.arange(len(rows) + 1)),
             window.timestamps[place] * 1000,
             window.values[known],
             np.full(len(rows), max(LOOKBACK, watch.step_seconds * 1000), np.int64),
         )
+
+
+def _labels(asked: Asked, rows: IntArray) -> list[Labels]:
+    """Of some rows of its watch's members."""
+    name, series = asked.name + ACTUAL, asked.watch.members.series
+    return [named(name, dict(series[row].labels)) for row in rows.tolist()]

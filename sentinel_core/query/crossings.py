@@ -16,7 +16,7 @@ from sentinel_core.promql import matchers as language
 from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.matchers import Matching
 from sentinel_core.promql.values import LOOKBACK, STALE, Labels, Samples
-from sentinel_core.query.forecast_watches import Members, Watches
+from sentinel_core.query.forecast_watches import HORIZON, Members, Watches, asked
 from sentinel_core.query.sampled import Metadata, SampledSource, joined, named
 from sentinel_core.series import Matcher
 from sentinel_core.storage import watch_store
@@ -26,11 +26,11 @@ from sentinel_core.storage.parquet import Columns
 from sentinel_core.storage.segments import Segment
 from sentinel_core.storage.store import Store
 from sentinel_core.thresholds import Threshold, crossings
-from sentinel_core.windows import FloatArray, IntArray
+from sentinel_core.windows import FloatArray, IntArray, positions
 
 _BLOCK_CELLS = 2_000_000  # forecasts looked at at once: 50 MB each of mean, lower, upper
 _KEPT_SECONDS = ALL_LEADS_SECONDS + DAY_SECONDS  # a day is thinned when it is over for so long
-_OWN_LABELS = ("__name__", "sentinel_horizon", "sentinel_threshold")
+_OWN_LABELS = (HORIZON, "sentinel_threshold")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _Asked:
 
     def labels(self, suffix: str, threshold: Threshold, rows: IntArray) -> list[Labels]:
         """Of some rows of members."""
-        own = {"sentinel_horizon": self.config.horizon, "sentinel_threshold": str(threshold)}
+        own = {HORIZON: self.config.horizon, "sentinel_threshold": str(threshold)}
         name, series = self.name + suffix, self.members.series
         return [named(name, {**dict(series[row].labels), **own}) for row in rows.tolist()]
 
@@ -84,9 +84,9 @@ class CrossingSource(SampledSource):
 
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
         """Return a sample for each origin; a stale marker where a time to a threshold begins to be none."""
-        asked = self._asked(matchers, start, end)
-        budget.spend(3 * sum(one.cells for one in asked))
-        return joined([part for one in asked for part in self._read(one, budget)])
+        some = self._asked(matchers, start, end)
+        budget.spend(3 * sum(one.cells for one in some))
+        return joined([part for one in some for part in self._read(one, budget)])
 
     def series(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> list[Labels]:
         """Return the series that lived in [start, end], of watches that had been forecast by then."""
@@ -110,32 +110,24 @@ class CrossingSource(SampledSource):
 
     def _asked(self, matchers: Sequence[Matcher], start: int, end: int) -> list[_Asked]:
         matching = language.compile(matchers)
-        others = tuple(one for one in matchers if one.label not in _OWN_LABELS)
         with self._store.database.read() as connection:
             states = watch_store.states(connection)
-        configured = {states[watch.slug].watch_id: watch for watch in self._config().watches if watch.slug in states}
+        forecast: dict[int, tuple[WatchConfig, int]] = {}
+        for config in self._config().watches:
+            newest = states[config.slug].forecast_origin if config.slug in states else None
+            if newest is not None:
+                forecast[states[config.slug].watch_id] = config, newest
+        watches = [watch for watch in self._watches.load() if watch.id in forecast]
         found: list[_Asked] = []
-        taken: dict[tuple[str, str], IntArray] = {}
-        for watch in self._watches.load():
-            config = configured.get(watch.id)
-            newest = None if config is None else states[config.slug].forecast_origin
-            if config is None or newest is None or not matching.of_label("sentinel_horizon", watch.horizon):
-                continue
-            step = watch.step_seconds
+        for one in asked(watches, matchers, CROSSING, _OWN_LABELS):
+            config, newest = forecast[one.watch.id]
+            step = config.step_seconds
             first = -(-max(start // 1000, newest - _KEPT_SECONDS) // step) * step
             last = min(end // 1000, newest) // step * step
-            for name in sorted(watch.members.names):
-                suffixes = tuple(suffix for suffix in CROSSING if matching.of_name(name + suffix))
-                if not suffixes:
-                    continue
-                rows = watch.members.rows(name, others, matching)
-                told = taken.get((name, watch.horizon), rows[:0])
-                rows = rows[~np.isin(watch.members.fingerprints[rows], told)]
-                taken[name, watch.horizon] = np.concatenate([told, watch.members.fingerprints[rows]])
-                thresholds = _thresholds(config, matching)
-                if len(rows) and thresholds and first <= last:
-                    head = watch.id, config, thresholds, first, last
-                    found.append(_Asked(*head, watch.members, name, suffixes, rows))
+            thresholds = _thresholds(config, matching)
+            if thresholds and first <= last:
+                head = one.watch.id, config, thresholds, first, last
+                found.append(_Asked(*head, one.watch.members, one.name, one.suffixes, one.rows))
         return found
 
     def _read(self, asked: _Asked, budget: Budget) -> Iterator[Samples]:
@@ -177,8 +169,7 @@ class CrossingSource(SampledSource):
             return self._store.segments.read(some, columns, where)
 
         rows = self._store.segments.live("forecasts", str(step), asked.first + step, asked.last + leads * step, read)
-        row = np.minimum(np.searchsorted(fingerprints, rows["fp"]), len(fingerprints) - 1)  # which ascend
-        mine = fingerprints[row] == rows["fp"]
+        row, mine = positions(fingerprints, rows["fp"])
         at = row[mine], (rows["origin"][mine] - asked.first) // step, rows["lead"][mine].astype(np.int64) - 1
         for quantity, matrix in zip(columns[3:], found, strict=True):
             matrix[at] = rows[quantity][mine]  # the last row wins where a forecast was issued again

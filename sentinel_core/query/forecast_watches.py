@@ -1,7 +1,7 @@
 """Whose forecasts there are: the configured watches and the retired ones, with their series."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sentinel_core.config import SentinelConfig
 from sentinel_core.durations import format_duration
+from sentinel_core.promql import matchers as language
 from sentinel_core.promql.matchers import Matching
 from sentinel_core.promql.values import BoolArray, Labels
 from sentinel_core.series import Matcher, Series
@@ -19,6 +20,7 @@ from sentinel_core.storage.segments import SegmentGoneError
 from sentinel_core.storage.store import Store
 from sentinel_core.windows import IntArray
 
+HORIZON = "sentinel_horizon"
 _REMEMBERED = 256  # selections of a watch's series
 _LABELS = 100_000  # label sets of a watch's series, about 30 MB
 
@@ -93,6 +95,43 @@ class Watch:
     horizon: str
     horizon_steps: int
     members: Members
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a selector asks of a watch's series of one name: `rows` of its members under the names with `suffixes`."""
+
+    watch: Watch
+    name: str
+    suffixes: tuple[str, ...]
+    rows: IntArray
+
+
+def asked(
+    watches: Iterable[Watch], matchers: Sequence[Matcher], suffixes: Collection[str], own: Collection[str] = ()
+) -> Iterator[Asked]:
+    """Yield each watch and name that a selector matches, without the series that an earlier watch is asked for.
+
+    suffixes: what follows the names of series in ours
+    own:      labels that we add to the series'; with HORIZON among them, a series is told of once for each horizon
+    """
+    matching = language.compile(matchers)
+    others = tuple(one for one in matchers if one.label not in {"__name__", *own})
+    taken: dict[tuple[str, str], IntArray] = {}
+    for watch in watches:
+        horizon = watch.horizon if HORIZON in own else ""
+        if horizon and not matching.of_label(HORIZON, horizon):
+            continue
+        for name in sorted(watch.members.names):
+            wanted = tuple(suffix for suffix in suffixes if matching.of_name(name + suffix))
+            if not wanted:
+                continue
+            rows = watch.members.rows(name, others, matching)
+            earlier = taken.get((name, horizon), rows[:0])
+            rows = rows[~np.isin(watch.members.fingerprints[rows], earlier)]
+            taken[name, horizon] = np.concatenate([earlier, watch.members.fingerprints[rows]])
+            if len(rows):
+                yield Asked(watch, name, wanted, rows)
 
 
 class Watches:

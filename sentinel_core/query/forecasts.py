@@ -18,14 +18,14 @@ from sentinel_core.promql.matchers import Matching
 from sentinel_core.promql.values import LOOKBACK, STALE, BoolArray, Labels, Samples, Vector
 from sentinel_core.query.forecast_cache import LOAD_CELLS, ForecastCache
 from sentinel_core.query.forecast_matrices import Block, Picked, View, Wanted, distinct, look_back
-from sentinel_core.query.forecast_watches import Watch, Watches
+from sentinel_core.query.forecast_watches import HORIZON, Watch, Watches
 from sentinel_core.query.sampled import Metadata
 from sentinel_core.series import Matcher
 from sentinel_core.storage.store import Store
 from sentinel_core.windows import FloatArray, IntArray
 
 CACHE_BYTES = 256 * 2**20  # of forecasts kept in RAM
-HORIZON, VERSION, LEAD, ORIGIN = "sentinel_horizon", "sentinel_version", "sentinel_lead", "sentinel_origin"
+VERSION, LEAD, ORIGIN = "sentinel_version", "sentinel_lead", "sentinel_origin"
 _FAMILIES: Mapping[str, tuple[str, str]] = {  # quantity and help text by what follows the name of the series
     "_sentinel_predicted": ("mean", "Forecast of {name}, at the time that it is about."),
     "_sentinel_predicted_lower": ("lower", "Lower bound of the forecast of {name}, at the time that it is about."),

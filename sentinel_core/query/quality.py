@@ -18,7 +18,7 @@ from sentinel_core.promql.limits import Budget
 from sentinel_core.promql.look_back import look_back
 from sentinel_core.promql.matchers import Matching
 from sentinel_core.promql.values import LOOKBACK, Labels, Samples, Vector
-from sentinel_core.query.forecast_watches import Members, Watches
+from sentinel_core.query.forecast_watches import HORIZON, Members, Watches, asked
 from sentinel_core.query.sampled import Metadata, SampledSource, joined, named
 from sentinel_core.series import Matcher
 from sentinel_core.storage import forecast_store, watch_store, windows_store
@@ -36,7 +36,7 @@ HELP: Mapping[str, str] = {
 }
 DAY_SECONDS = 86_400
 _BLOCK_CELLS = 4_000_000  # judged at once, or 0.2 GB while it lasts
-_OWN_LABELS = ("__name__", "sentinel_horizon", "sentinel_lead")
+_OWN_LABELS = (HORIZON, "sentinel_lead")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class _Asked:
     def labels(self, place: IntArray) -> list[Labels]:
         """Of some of rows x leads."""
         leads = [{"sentinel_lead": _duration(self.config, lead) if lead else ""} for lead in self.leads]
-        own = {"sentinel_horizon": self.config.horizon}
+        own = {HORIZON: self.config.horizon}
         return [
             named(self.name + self.suffix, {**dict(self.members.series[row].labels), **own, **leads[lead]})
             for row, lead in zip(self.rows[place // len(leads)].tolist(), (place % len(leads)).tolist(), strict=True)
@@ -113,8 +113,8 @@ class QualitySource(SampledSource):
         self, matchers: Sequence[Matcher], times: IntArray, budget: Budget, *, timestamps: bool = False
     ) -> Vector:
         """Return each series' newest sample at each of these times, by look-back."""
-        asked = self._asked(matchers, int(times[0]), int(times[-1]), looking_back=True)
-        return look_back(self._read(asked, budget), times, budget, timestamps=timestamps)
+        some = self._asked(matchers, int(times[0]), int(times[-1]), looking_back=True)
+        return look_back(self._read(some, budget), times, budget, timestamps=timestamps)
 
     def samples(self, matchers: Sequence[Matcher], start: int, end: int, budget: Budget) -> Samples:
         """Return a sample for each scored step, at its time; none where the naive forecast made no error."""
@@ -137,40 +137,28 @@ class QualitySource(SampledSource):
 
     def _asked(self, matchers: Sequence[Matcher], start: int, end: int, *, looking_back: bool = False) -> list[_Asked]:
         matching = language.compile(matchers)
-        others = tuple(one for one in matchers if one.label not in _OWN_LABELS)
         config = self._config()
         with self._store.database.read() as connection:
             states = watch_store.states(connection)
-        configured = {states[watch.slug].watch_id: watch for watch in config.watches if watch.slug in states}
         oldest = parse_duration(config.forecast_retention)
-        found: list[_Asked] = []
-        taken: dict[tuple[str, str], IntArray] = {}
-        for watch in self._watches.load():
-            mine = configured.get(watch.id)
-            if mine is None or not matching.of_label("sentinel_horizon", watch.horizon):
-                continue
-            scored = states[mine.slug].scored_until
+        spans: dict[int, tuple[WatchConfig, int, int]] = {}
+        for watch in config.watches:
+            scored = states[watch.slug].scored_until if watch.slug in states else None
             if scored is None:
                 continue
-            back = (mine.step_seconds * 1000 + LOOKBACK) if looking_back else 0
+            back = (watch.step_seconds * 1000 + LOOKBACK) if looking_back else 0
             until = min(end // 1000, scored)
             begin = max((start - back) // 1000, until - oldest)
-            if begin > until:
-                continue
-            for name in sorted(watch.members.names):
-                suffixes = [suffix for suffix in HELP if matching.of_name(name + suffix)]
-                if not suffixes:
-                    continue
-                rows = watch.members.rows(name, others, matching)
-                fingerprints, earlier = watch.members.fingerprints[rows], taken.get((name, watch.horizon))
-                if earlier is not None:
-                    rows = rows[~np.isin(fingerprints, earlier)]
-                    fingerprints = np.concatenate([earlier, fingerprints])
-                taken[name, watch.horizon] = fingerprints
-                for suffix in suffixes:
-                    leads = _leads(mine, matching, suffix)
-                    if len(rows) and leads:
-                        found.append(_Asked(watch.id, mine, begin, until, watch.members, name, suffix, rows, leads))
+            if begin <= until:
+                spans[states[watch.slug].watch_id] = watch, begin, until
+        watches = [watch for watch in self._watches.load() if watch.id in spans]
+        found: list[_Asked] = []
+        for one in asked(watches, matchers, HELP, _OWN_LABELS):
+            mine, members = spans[one.watch.id], one.watch.members
+            for suffix in one.suffixes:
+                leads = _leads(mine[0], matching, suffix)
+                if leads:
+                    found.append(_Asked(one.watch.id, *mine, members, one.name, suffix, one.rows, leads))
         return found
 
     def _read(self, asked: Sequence[_Asked], budget: Budget) -> Samples:
