@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sentinel_core import validation
+from sentinel_core import calendars, validation
 from sentinel_core.durations import parse_duration
 from sentinel_core.errors import ConfigError
 from sentinel_core.series import Selector
@@ -62,6 +62,8 @@ class WatchConfig:
     thresholds: Mapping[str, float] = field(default_factory=dict)  # "above", "below", or both: in the forecast's unit
     threshold_probability: float = 0.9  # of a series getting across one within the horizon: from here on an incident
     max_series: int = 10_000
+    ignore: Sequence[str] = ()  # "2026-11-20", "2026-11-20T08:00/2026-11-20T12:30": not learnt from, not judged
+    timezone: str = "UTC"  # of the days and times in `ignore`
 
     @cached_property
     def step_seconds(self) -> int:
@@ -95,6 +97,11 @@ class WatchConfig:
         return str(Selector.of(self.metric, self.labels))
 
     @cached_property
+    def ignored(self) -> calendars.Spans:
+        """What `ignore` says, in unix seconds."""
+        return calendars.spans(self.ignore, self.timezone)
+
+    @cached_property
     def slug(self) -> str:
         """What the watch is called in partitions, tables and files: at most 63 of `[A-Za-z0-9_.-]`.
 
@@ -115,9 +122,20 @@ class WatchConfig:
 
     @cached_property
     def spec_digest(self) -> str:
-        """SHA-256 of what a trained artifact must have been made for: model class, grid and model_params."""
+        """SHA-256 of the model a watch asks for: its class, grid and model_params."""
         spec = [self.model_path, self.step_seconds, self.horizon_steps, self.lookback_steps, dict(self.model_params)]
         return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+
+    def digest_until(self, end: int) -> str:
+        """SHA-256 of what an artifact trained until `end` must have been made for: `spec_digest`, and what was ignored.
+
+        A span that lies outside the history of that training changes nothing that it learnt.
+        """
+        start = end - parse_duration(self.history)
+        ignored = [(max(first, start), min(last, end)) for first, last in self.ignored if last > start and first <= end]
+        if not ignored:
+            return self.spec_digest
+        return hashlib.sha256(json.dumps([self.spec_digest, ignored]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from sentinel_core import calendars
 from sentinel_core.durations import format_duration, parse_duration
 from sentinel_core.errors import ConfigError
 from sentinel_core.series import LABEL_NAME, METRIC_NAME, legal_name
@@ -288,6 +289,8 @@ def _watch_problems(watch: "WatchConfig", typed: set[str]) -> list[str]:
         found += _limit_problems(watch.thresholds)
     if "threshold_probability" in typed and not 0 < watch.threshold_probability <= 1:
         found.append(f"threshold_probability: {watch.threshold_probability} is not a share above 0, up to 1; write 0.9")
+    if typed.issuperset({"ignore", "timezone"}):
+        found += _calendar_problems(watch)
     if "cron" in typed:
         found += _cron_problem(watch.cron)
     found += _model_problems(watch, valid=not found and len(typed) == len(fields(watch)))
@@ -368,6 +371,19 @@ def _limit_problems(thresholds: Mapping[str, float]) -> Iterator[str]:
     above, below = thresholds.get("above", math.inf), thresholds.get("below", -math.inf)
     if below >= above:
         yield f"thresholds: every value is above {above} or below {below}; above has to be the greater one"
+
+
+def _calendar_problems(watch: "WatchConfig") -> Iterator[str]:
+    try:
+        calendars.spans((), watch.timezone)
+    except (KeyError, ValueError, OSError):  # zoneinfo's own: no such name, none at all, a folder
+        yield f"timezone: {watch.timezone!r} is unknown; write a name as Europe/Berlin"
+        return
+    for entry in watch.ignore:
+        try:
+            calendars.spans([entry], watch.timezone)
+        except ValueError as error:
+            yield f"ignore: {error}"
 
 
 def _cron_problem(cron: str) -> Iterator[str]:

@@ -50,6 +50,25 @@ class Window:
         """Some series, by ascending row index or by mask."""
         return replace(self, fingerprints=self.fingerprints[index], values=self.values[index])
 
+    def without(self, spans: Sequence[tuple[int, int]]) -> "Window":
+        """With gaps at the times that lie within one of the spans, as `inside` has them."""
+        hidden = inside(self.timestamps, spans)
+        return replace(self, values=np.where(hidden, np.nan, self.values)) if hidden.any() else self
+
+
+def inside(timestamps: IntArray, spans: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+    """Which of some times [T], in any order, lie within one of the spans: [first, last], ascending and apart.
+
+    >>> inside(np.array([60, 120, 180, 240]), [(0, 60), (121, 180)]).tolist()
+    [True, False, True, False]
+    """
+    if not spans:
+        return np.zeros(len(timestamps), bool)
+    edges = np.array(spans, np.int64)
+    place = np.searchsorted(edges[:, 0], timestamps, side="right") - 1
+    found: NDArray[np.bool_] = (place >= 0) & (timestamps <= edges[place, 1])
+    return found
+
 
 def unique(values: IntArray) -> IntArray:
     """Ascending distinct values. By sorting: numpy 2's hashing `unique` is ten times slower on half a million integers.

@@ -84,6 +84,18 @@ def test_a_watch_counts_in_steps() -> None:
             "thresholds: every value is above 1 or below 2; above has to be the",
         ),
         ({"thresholds": {"above": "90%"}}, "thresholds: {'above': '90%'} is not a table"),
+        (
+            {"ignore": ["2026-11-20", "yesterday"]},
+            "ignore: 'yesterday' is not a span of time; write a day as 2026-11-20, or 2026-11-20T08:00/2026-11-20T12",
+        ),
+        (
+            {"ignore": ["2026-11-20T12:30/2026-11-20T08:00"]},
+            "ignore: '2026-11-20T12:30/2026-11-20T08:00' ends before it begins; write the earlier time first",
+        ),
+        ({"ignore": ["2026-11-20/"]}, "ignore: '2026-11-20/' has no end; write it after the slash"),
+        ({"ignore": "2026-11-20"}, "ignore: '2026-11-20' is not a list of texts"),
+        ({"timezone": "Berlin"}, "timezone: 'Berlin' is unknown; write a name as Europe/Berlin"),
+        ({"timezone": "/etc/passwd"}, "timezone: '/etc/passwd' is unknown; write a name as Europe/Berlin"),
         ({"threshold_probability": 90}, "threshold_probability: 90 is not a share above 0, up to 1; write 0.9"),
         ({"max_series": 0}, "max_series: 0 is not above 0"),
         ({"max_series": True}, "max_series: True is not a whole number"),
@@ -297,6 +309,19 @@ def test_a_class_and_its_name_are_the_same_model() -> None:
     assert watch(model_class=ARIMAModel).spec_digest != watch().spec_digest
     assert watch(lookback="1h").spec_digest != watch().spec_digest
     assert watch(cron="0 0 * * *").spec_digest == watch().spec_digest
+
+
+def test_what_is_ignored_counts_where_it_was_learnt() -> None:
+    """A span within the history of a training changes what that should have been made for, as far as it was over."""
+    end, day = 1_795_132_800, 86_400  # 2026-11-20 00:00 UTC
+    plain, ignoring = watch(), watch(ignore=["2026-11-17", "2026-11-19T18:00/2026-11-20T06:00"])
+    assert plain.digest_until(end) == plain.spec_digest
+    assert ignoring.digest_until(end) != plain.digest_until(end)
+    assert ignoring.digest_until(end - 4 * day) == plain.digest_until(end - 4 * day)  # it all was yet to come
+    assert ignoring.digest_until(end + 9 * day) == plain.digest_until(end + 9 * day)  # it is forgotten
+    prolonged = watch(ignore=["2026-11-17", "2026-11-19T18:00/2026-11-20T09:00"])
+    assert prolonged.digest_until(end) == ignoring.digest_until(end)
+    assert prolonged.digest_until(end + day) != ignoring.digest_until(end + day)
 
 
 def test_a_watch_that_names_no_model_has_the_default() -> None:

@@ -29,7 +29,8 @@ from sentinel_core.pipeline.issuing import trimmed
 from sentinel_core.pipeline.learning import BLOCK_SAMPLES
 from sentinel_core.pipeline.reading import read_newest
 from sentinel_core.pipeline.reports import BacktestReport
-from sentinel_core.storage import watch_store, windows_store
+from sentinel_core.pipeline.showing import shown_window
+from sentinel_core.storage import watch_store
 from sentinel_core.windows import FloatArray, Window
 
 MOST_SERIES = 256  # of a watch: the median over so many hardly moves with more, and fingerprints draw them fairly
@@ -88,7 +89,7 @@ def _watch(
     most = min(len(live), MOST_SERIES, max(1, BLOCK_SAMPLES // steps))
     chosen = np.sort(live)[np.linspace(0, len(live) - 1, most).astype(np.int64)]
     start = end - (steps - 1) * watch.step_seconds
-    window = trimmed(windows_store.read_window(context.store, watch.step_seconds, chosen, start, end))
+    window = trimmed(shown_window(context, watch, chosen, start, end))
     folds = backtest.folds(len(window.timestamps), watch.history_steps, watch.lookback_steps, watch.horizon_steps)
     ready = np.zeros(len(chosen), bool)
     if folds:

@@ -277,7 +277,7 @@ def _facts(
         slug=watch.slug,
         has_version=active is not None,
         silent=state is not None and state.scraped_until is not None and not state.series_live,
-        spec_changed=active is not None and active[1].spec_digest != watch.spec_digest,
+        spec_changed=active is not None and active[1].spec_digest != watch.digest_until(active[1].span_end),
         severity=(state.severity if state is not None else None) or "none",
         unlearnt=state.unlearnt if state is not None else 0,
         cooldown_seconds=cooldown,

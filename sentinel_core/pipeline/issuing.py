@@ -18,9 +18,10 @@ from sentinel_core.models.adapter import FiveMethodBatchModel
 from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reports import ForecastReport
 from sentinel_core.pipeline.serving import load_serving, load_version
+from sentinel_core.pipeline.showing import context_window, shown_window
 from sentinel_core.pipeline.threshold_incidents import Expected, follow_thresholds
 from sentinel_core.registry import Version
-from sentinel_core.storage import forecast_store, watch_store, windows_store
+from sentinel_core.storage import forecast_store, watch_store
 from sentinel_core.storage.forecast_store import LIVE, REPLAY
 from sentinel_core.windows import IntArray, Window, grid, unique
 
@@ -141,12 +142,12 @@ class _Block:
 
 
 def _forecast(context: Context, step: int, origin: int, jobs: Sequence[_Job], report: "_Tally") -> list[_Block]:
-    """Forecast many watches from one origin: models that agree in class, grid and parameters run as one."""
+    """Forecast many watches from one origin: those of one model, grid and what is ignored run as one."""
     learnt: dict[str, list[tuple[_Job, Fitted]]] = {}
     blocks: list[_Block] = []
     for job in jobs:
         if job.fitted is None:
-            blocks.append(_last_values(context, step, origin, job, job.fingerprints))
+            blocks.append(_last_values(context, origin, job, job.fingerprints))
             continue
         if np.array_equal(job.fingerprints, job.fitted.model.fingerprints):  # as it nearly always is
             learnt.setdefault(_signature(job), []).append((job, job.fitted))
@@ -156,7 +157,7 @@ def _forecast(context: Context, step: int, origin: int, jobs: Sequence[_Job], re
             learnt.setdefault(_signature(job), []).append((job, job.fitted.take(job.fingerprints[known])))
         fresh = job.fingerprints[~known]
         if len(fresh):
-            window = _context_window(context, step, fresh, origin, UNLEARNT_CONTEXT_STEPS)
+            window = context_window(context, job.watch, fresh, origin, UNLEARNT_CONTEXT_STEPS)
             number = 0 if job.version is None else job.version.version
             try:
                 forecast = forecasts.issue_unlearnt(job.fitted, window, job.watch.horizon_steps, number)
@@ -175,19 +176,19 @@ def _forecast(context: Context, step: int, origin: int, jobs: Sequence[_Job], re
                     mine = {one: errors[one] for one in part.model.fingerprints.tolist() if one in errors}
                     if mine:
                         report.failures[job.watch.slug] = context.blame(job.watch, job.watch_id, mine)
-                    blocks.append(_last_values(context, step, origin, job, part.model.fingerprints))
+                    blocks.append(_last_values(context, origin, job, part.model.fingerprints))
                     continue
                 try:
                     blocks += _forecast_together(context, step, origin, [member], report)
                 except Exception as error:
                     report.failures[job.watch.slug] = explain(error)
-                    blocks.append(_last_values(context, step, origin, job, part.model.fingerprints))
+                    blocks.append(_last_values(context, origin, job, part.model.fingerprints))
     return blocks
 
 
-def _last_values(context: Context, step: int, origin: int, job: _Job, fingerprints: IntArray) -> _Block:
+def _last_values(context: Context, origin: int, job: _Job, fingerprints: IntArray) -> _Block:
     """Where a model fails altogether something honest still stands: the last value, marked as such."""
-    window = _context_window(context, step, fingerprints, origin, UNLEARNT_CONTEXT_STEPS)
+    window = context_window(context, job.watch, fingerprints, origin, UNLEARNT_CONTEXT_STEPS)
     forecast = forecasts.issue_unlearnt(None, window, job.watch.horizon_steps, 0)
     return _Block(job.watch_id, window.fingerprints, forecast)
 
@@ -198,9 +199,10 @@ def _forecast_together(
     fitted = forecasts.concat([part for _, part in members])
     rows = fitted.model.fingerprints
     distinct = unique(rows)
-    window = _context_window(context, step, distinct, origin, fitted.model.context_steps)
+    watch = members[0][0].watch
+    window = context_window(context, watch, distinct, origin, fitted.model.context_steps)
     aligned = Window(rows, window.timestamps, window.values[np.searchsorted(distinct, rows)], step)
-    forecast = forecasts.issue(fitted, aligned, members[0][0].watch.horizon_steps)
+    forecast = forecasts.issue(fitted, aligned, watch.horizon_steps)
     blocks, at = [], 0
     for job, part in members:
         cut = slice(at, at + len(part.model.fingerprints))
@@ -218,11 +220,7 @@ def _signature(job: _Job) -> str:
     assert job.version is not None
     model = job.fitted.model
     spec = [job.version.model_class, model.horizon_steps, model.lookback_steps, sorted(model.model_params.items())]
-    return json.dumps(spec, default=str)
-
-
-def _context_window(context: Context, step: int, fingerprints: IntArray, origin: int, steps: int) -> Window:
-    return windows_store.read_window(context.store, step, np.sort(fingerprints), origin - (steps - 1) * step, origin)
+    return json.dumps([*spec, job.watch.ignored], default=str)
 
 
 def _by_owner(owner: NDArray[np.int32], fingerprints: IntArray) -> dict[int, IntArray]:
@@ -307,13 +305,8 @@ def _models_then(
         if number:
             found.append((load_version(context, watch, by_number[number]), number, np.array(some)))
             continue
-        before = windows_store.read_window(
-            context.store,
-            watch.step_seconds,
-            known,
-            some[0] - (watch.history_steps - 1) * watch.step_seconds,
-            some[0],
-        )
+        begin = some[0] - (watch.history_steps - 1) * watch.step_seconds
+        before = shown_window(context, watch, known, begin, some[0])
         ready = training.enough_samples(before, watch.lookback_steps, watch.horizon_steps)
         if ready.any():
             candidate = training.train(
@@ -335,9 +328,7 @@ def _replay_origins(
     step, steps = watch.step_seconds, fitted.model.context_steps
     rows = np.sort(fitted.model.fingerprints)
     ordered = fitted.take(rows)
-    window = windows_store.read_window(
-        context.store, step, rows, int(origins[0]) - (steps - 1) * step, int(origins[-1])
-    )
+    window = shown_window(context, watch, rows, int(origins[0]) - (steps - 1) * step, int(origins[-1]))
     for hour in unique(origins // 3600):
         columns, count = [], 0
         for origin in origins[origins // 3600 == hour].tolist():

@@ -22,8 +22,9 @@ from sentinel_core.pipeline.reading import read_newest
 from sentinel_core.pipeline.reports import TrainingReport
 from sentinel_core.pipeline.scoring import drifting
 from sentinel_core.pipeline.serving import forget_drift, load_serving
+from sentinel_core.pipeline.showing import shown_window
 from sentinel_core.registry import Version
-from sentinel_core.storage import forecast_store, watch_store, windows_store
+from sentinel_core.storage import forecast_store, watch_store
 from sentinel_core.training import Candidate
 from sentinel_core.windows import IntArray, Window, unique
 
@@ -99,7 +100,7 @@ def _train_watch(
     with context.store.database.read() as conn:
         active = registry.serving(conn).get(watch_id)
     parent = None if active is None else active[1].version
-    if champion is not None and champion[1].spec_digest != watch.spec_digest:
+    if champion is not None and champion[1].spec_digest != watch.digest_until(champion[1].span_end):
         kind = RETRAIN  # another model, grid or parameters: there is nothing to continue
     fingerprints, kind = _choose(context, watch, watch_id, kind, champion, lease, end)
     if not len(fingerprints):
@@ -188,7 +189,7 @@ def _fit(context: Context, task: _Task) -> tuple[list[tuple[IntArray, Candidate]
     candidates: list[tuple[IntArray, Candidate]] = []
     trained_start, sample = task.end, None
     for block, start, champion_end in _blocks(context, task):
-        window = windows_store.read_window(context.store, watch.step_seconds, block, start, task.end)
+        window = shown_window(context, watch, block, start, task.end)
         ready = training.enough_samples(window, watch.lookback_steps, watch.horizon_steps)
         if not ready.any():
             continue
@@ -197,7 +198,8 @@ def _fit(context: Context, task: _Task) -> tuple[list[tuple[IntArray, Candidate]
         if champion is not None:
             drifted = np.isin(window.fingerprints, champion[0].model.fingerprints[severity == drift.HIGH])
             # what a person has configured serves, whether or not the old model was better; and what can be read
-            drifted |= champion[1].spec_digest != watch.spec_digest or champion[1].version != task.parent
+            changed = champion[1].spec_digest != watch.digest_until(champion[1].span_end)
+            drifted |= changed or champion[1].version != task.parent
         candidates.append(
             (
                 window.fingerprints,
@@ -232,7 +234,7 @@ def _conclude(
 ) -> TrainingReport:
     """Record the version, promote it if any series accepts it, and drop artifacts that are no longer kept."""
     watch, champion = task.watch, task.champion
-    spec_changed = champion is not None and champion[1].spec_digest != watch.spec_digest
+    spec_changed = champion is not None and champion[1].spec_digest != watch.digest_until(champion[1].span_end)
     with context.store.database.read() as conn:
         number = registry.next_version(conn, task.watch_id)
         members = watch_store.series_of(conn, [task.watch_id], live_only=False)
@@ -253,7 +255,7 @@ def _conclude(
         kind=task.kind,
         reason=lease.reason,
         model_class=watch.model_path,
-        spec_digest=watch.spec_digest,
+        spec_digest=watch.digest_until(task.end),
         path="",
         sha256="",
         bytes=0,

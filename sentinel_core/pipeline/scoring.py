@@ -17,7 +17,7 @@ from sentinel_core.pipeline.reports import DriftReport, WatchDrift
 from sentinel_core.pipeline.serving import load_serving
 from sentinel_core.storage import forecast_store, watch_store, windows_store
 from sentinel_core.storage.forecast_store import LIVE, REPLAY, row_keys
-from sentinel_core.windows import FloatArray, IntArray, unique
+from sentinel_core.windows import FloatArray, IntArray, inside, unique
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -86,6 +86,14 @@ class _Served:
         position, known = self.locate(rows["watch"], rows["fp"])
         return position, known & (self.versions[position] == rows["version"]) if len(self.versions) else known
 
+    def counted(self, rows: Columns) -> NDArray[np.bool_]:
+        """Which rows (watch, ts) are of times that their watch does not ignore."""
+        counted = np.ones(len(rows["ts"]), bool)
+        for watch, watch_id in zip(self.watches, self.ids, strict=True):
+            if watch.ignored:
+                counted &= (rows["watch"] != watch_id) | ~inside(rows["ts"], watch.ignored)
+        return counted
+
 
 def score_drift(context: Context, start: int, end: int, *, mode: str = "live") -> DriftReport:
     """Compare stored forecasts with the actuals at their own time and lead.
@@ -149,7 +157,7 @@ def drifting(context: Context, watch: WatchConfig, fitted: Fitted, end: int) -> 
 
 def _score(context: Context, step: int, first: int, last: int, served: _Served, mode: int) -> drift.Scores:
     rows = forecast_store.forecasts_for(context.store, step, first, last, mode=mode)
-    wanted = np.isin(rows["watch"], served.ids)
+    wanted = np.isin(rows["watch"], served.ids) & served.counted(rows)
     rows = {name: values[wanted] for name, values in rows.items()}
     position, current = served.find(rows)
     lead = np.minimum(rows["lead"].astype(np.int64), served.mae.shape[1]) - 1
@@ -210,6 +218,7 @@ def _rolling(served: _Served, stored: Columns, step: int, end: int) -> tuple[Flo
     span = _span(served.watches)
     errors = np.full((len(served.versions), span), np.nan)
     position, current = served.find(stored)
+    current &= served.counted(stored)
     column = span - 1 - (end - stored["ts"]) // step
     current &= (column >= 0) & (column < span)
     in_mae = served.each([watch.drift_unit == "mae" for watch in served.watches])

@@ -30,7 +30,7 @@ def load_version(context: Context, watch: WatchConfig, version: Version) -> Fitt
             ) from None
 
         def construct(model_class: str, lookback: str, model_params: Mapping[str, Any]) -> BatchModel:
-            if version.spec_digest == watch.spec_digest:
+            if version.spec_digest == watch.digest_until(version.span_end):
                 return catalogue.build(watch)
             return catalogue.build(
                 dataclasses.replace(watch, model_class=model_class, lookback=lookback, model_params=model_params)
