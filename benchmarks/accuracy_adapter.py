@@ -103,7 +103,7 @@ def forecast(
         if len(origins):
             judged = build()
             judged.fit_window(window.columns(slice(0, int(origins[0]) + 1)))
-            errors = training.residuals(judged, window, origins)
+            errors = training.residuals(judged, window, origins, forecasts.limits(window, ()))
         else:
             errors = np.empty((len(rows), 0, horizon))
         for level in levels:

@@ -83,7 +83,12 @@ def build(engine: Engine, each: int) -> None:
         window = Window(fingerprints, times, values, STEP)
         model = catalogue.build(watch)
         model.fit_window(window.columns(slice(0, 120)))
-        fitted = Fitted(model, np.ones(each, np.int32), np.ones((each, HORIZON, 2)), np.ones((each, HORIZON)))
+        measured = {
+            "versions": np.ones(each, np.int32),
+            "offsets": np.ones((each, HORIZON, 2)),
+            "mae": np.ones((each, HORIZON)),
+        }
+        fitted = Fitted.of(model, measured)
         content, sha256 = registry.dump(fitted, model.feature_names)
         path = f"models/{watch.slug}/v1.joblib"
         store.segments.folder.publish(path, lambda local, content=content: _write(local, content))

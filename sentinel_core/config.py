@@ -58,7 +58,8 @@ class WatchConfig:
     kind: str = "auto"  # "gauge", "counter" (forecast as a rate per second), "auto": from metadata
     model_params: Mapping[str, Any] = field(default_factory=dict)
     model_timeout: str = "60s"  # one call of a person's own model
-    level: float = 0.95  # nominal coverage of the bounds
+    bounds: Sequence[float] = ()  # lowest and highest value that is forecast; without: 0 for what was never negative
+    level: float = 0.95  # nominal coverage of the forecasts' bounds
     thresholds: Mapping[str, float] = field(default_factory=dict)  # "above", "below", or both: in the forecast's unit
     threshold_probability: float = 0.9  # of a series getting across one within the horizon: from here on an incident
     max_series: int = 10_000
@@ -122,8 +123,10 @@ class WatchConfig:
 
     @cached_property
     def spec_digest(self) -> str:
-        """SHA-256 of the model a watch asks for: its class, grid and model_params."""
+        """SHA-256 of the model a watch asks for: its class, grid, model_params and bounds."""
         spec = [self.model_path, self.step_seconds, self.horizon_steps, self.lookback_steps, dict(self.model_params)]
+        if self.bounds:
+            spec.append({"bounds": [float(bound) for bound in self.bounds]})
         return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
     def digest_until(self, end: int) -> str:

@@ -1,6 +1,8 @@
 """Issue forecasts: many watches' models as one, from the newest window, with bounds and each series' version."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +21,31 @@ class Fitted:
     versions: int32 [n], the version that last fitted each series
     offsets:  float64 [n, horizon_steps, 2], added to a forecast to get its lower and upper bound
     mae:      float64 [n, horizon_steps], held-back MAE per lead
+    limits:   float64 [n, 2], lowest and highest value that is forecast
     """
 
     model: BatchModel
     versions: NDArray[np.int32]
     offsets: FloatArray
     mae: FloatArray
+    limits: FloatArray
+
+    @classmethod
+    def of(cls, model: BatchModel, measured: Mapping[str, NDArray[Any]]) -> "Fitted":
+        """From the arrays by name; what the training of an older release did not measure is as it was there."""
+        unknown = {"limits": np.tile([-np.inf, np.inf], (len(model.fingerprints), 1))}
+        return cls(model, **{entry.name: (unknown | dict(measured))[entry.name] for entry in fields(cls)[1:]})
+
+    @property
+    def measured(self) -> dict[str, NDArray[Any]]:
+        """Every array by name."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)[1:]}
 
     def take(self, fingerprints: IntArray) -> "Fitted":
         """The same with just these series (each known), in this order."""
         order = np.argsort(self.model.fingerprints, kind="stable")
         rows = order[np.searchsorted(self.model.fingerprints, fingerprints, sorter=order)]
-        return Fitted(self.model.take(fingerprints), self.versions[rows], self.offsets[rows], self.mae[rows])
+        return Fitted(self.model.take(fingerprints), **{name: array[rows] for name, array in self.measured.items()})
 
     def put(self, other: "Fitted") -> "Fitted":
         """This with the other's series added or replaced; fingerprints ascend."""
@@ -42,11 +57,10 @@ def concat(parts: list[Fitted]) -> Fitted:
     """Several watches' models of one class, grid and parameters as one."""
     if len(parts) == 1:
         return parts[0]
+    measured = [part.measured for part in parts]
     return Fitted(
         type(parts[0].model).concat([part.model for part in parts]),
-        np.concatenate([part.versions for part in parts]),
-        np.concatenate([part.offsets for part in parts]),
-        np.concatenate([part.mae for part in parts]),
+        **{name: np.concatenate([arrays[name] for arrays in measured]) for name in measured[0]},
     )
 
 
@@ -73,10 +87,12 @@ def issue(fitted: Fitted, window: Window, horizon_steps: int) -> Forecast:
     if broken.any():
         mean = np.where(broken[:, None], last_values(context)[:, None], mean)
         versions[broken] = NAIVE
-    return Forecast(mean, mean + fitted.offsets[:, :, 0], mean + fitted.offsets[:, :, 1], versions)
+    return _bounded(mean, fitted.offsets, reached(fitted.limits, context), versions)
 
 
-def issue_unlearnt(fitted: Fitted | None, window: Window, horizon_steps: int, version: int) -> Forecast:
+def issue_unlearnt(
+    fitted: Fitted | None, window: Window, horizon_steps: int, version: int, bounds: Sequence[float] = ()
+) -> Forecast:
     """Forecast series that no version has learnt: pooled parameters where the model can, else the last value.
 
     Their bounds are the median of the learnt series' bounds, scaled by each series' mean absolute step.
@@ -93,7 +109,38 @@ def issue_unlearnt(fitted: Fitted | None, window: Window, horizon_steps: int, ve
         one_step = np.maximum(fitted.mae[:, :1, None], np.finfo(float).tiny)
         relative = np.median(fitted.offsets / one_step, axis=0)
     offsets = relative[None] * mean_absolute_step(window)[:, None, None]
-    return Forecast(mean, mean + offsets[:, :, 0], mean + offsets[:, :, 1], versions)
+    return _bounded(mean, offsets, limits(window, bounds), versions)
+
+
+def limits(window: Window, bounds: Sequence[float]) -> FloatArray:
+    """Between which values each series' forecasts stay [n, 2]: the watch's `bounds`, [lowest, highest].
+
+    Without any, a series that has never been negative is not forecast below 0, as rates, sizes and times cannot be.
+    """
+    if bounds:
+        return reached(np.tile(np.asarray(bounds, np.float64), (len(window.values), 1)), window)
+    natural = reached(np.tile([0.0, np.inf], (len(window.values), 1)), window)
+    natural[natural[:, 0] < 0] = -np.inf, np.inf
+    return natural
+
+
+def reached(limits: FloatArray, window: Window) -> FloatArray:
+    """The limits [n, 2], moved to where values have been beyond them.
+
+    >>> window = Window(np.array([1]), np.arange(2) * 60, np.array([[0.5, 1.2]]), 60)
+    >>> reached(np.array([[0.0, 1.0]]), window)
+    array([[0. , 1.2]])
+    """
+    low = np.fmin.reduce(window.values, axis=1, initial=np.inf)
+    high = np.fmax.reduce(window.values, axis=1, initial=-np.inf)
+    return np.stack([np.minimum(limits[:, 0], low), np.maximum(limits[:, 1], high)], axis=1)
+
+
+def _bounded(mean: FloatArray, offsets: FloatArray, limits: FloatArray, versions: NDArray[np.int32]) -> Forecast:
+    low, high = limits[:, :1], limits[:, 1:]
+    mean = np.clip(mean, low, high)
+    lower, upper = (np.clip(mean + offsets[:, :, side], low, high) for side in (0, 1))
+    return Forecast(mean, lower, upper, versions)
 
 
 def last_values(window: Window) -> FloatArray:

@@ -69,9 +69,7 @@ def dump(fitted: Fitted, feature_names: Sequence[str]) -> tuple[bytes, str]:
     model = fitted.model
     arrays: dict[str, NDArray[Any]] = {
         "fingerprints": model.fingerprints,
-        "versions": fitted.versions,
-        "offsets": fitted.offsets,
-        "mae": fitted.mae,
+        **fitted.measured,
         **{f"parameters.{name}": array for name, array in model.parameters.items()},
     }
     layout, data = _pack(arrays)
@@ -161,7 +159,7 @@ def load(content: bytes, version: Version, construct: Callable[[str, str, Mappin
     own = {name: array for name, array in arrays.items() if name.startswith("parameters.")}
     parameters = {name.removeprefix("parameters."): array for name, array in own.items()}
     model = template.with_rows(arrays["fingerprints"], parameters)
-    return Fitted(model, arrays["versions"], arrays["offsets"], arrays["mae"])
+    return Fitted.of(model, arrays)
 
 
 # ---- versions --------------------------------------------------------------------------------------------------------

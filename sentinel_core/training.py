@@ -1,13 +1,13 @@
 """Train on a copy, validate on held-back origins at every lead, and judge each series against its champion."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinel_core import intervals
+from sentinel_core import forecasts, intervals
 from sentinel_core.errors import ModelError
 from sentinel_core.forecasts import Fitted
 from sentinel_core.models.base import BatchModel
@@ -77,6 +77,7 @@ def train(
     *,
     version: int,
     level: float,
+    bounds: Sequence[float] = (),
     champion: Fitted | None = None,
     champion_end: int | None = None,
     drifted: NDArray[np.bool_] | None = None,
@@ -84,6 +85,7 @@ def train(
 ) -> Candidate:
     """Fit (or, with `finetune`, continue the champion) and validate every series of the window.
 
+    bounds:       of the watch: lowest and highest value that is forecast
     champion:     its series may be some of the window's, none (cold start), or others
     champion_end: newest timestamp the champion has seen, unix seconds; where enough origins lie after it, those judge
     drifted:      bool [n], series whose champion has drifted high: their candidate need only be finite
@@ -118,12 +120,19 @@ def train(
             model.fit_window(seen)
         return model
 
+    limits = forecasts.limits(window, bounds)
+    if finetune and champion is not None:  # which has seen what lies before
+        known_limits = champion.take(window.fingerprints).limits
+        limits[:, 0], limits[:, 1] = (
+            np.fmin(limits[:, 0], known_limits[:, 0]),
+            np.fmax(limits[:, 1], known_limits[:, 1]),
+        )
     failed: dict[int, str] = {}
-    candidate_errors = residuals(fit(before), window, origins, failed)
+    candidate_errors = residuals(fit(before), window, origins, limits, failed)
     champion_errors = np.full_like(candidate_errors, np.nan)
     if champion_model is not None:
         with suppress(Exception):  # a champion that fails on its own series is no reason to keep it
-            champion_errors[known] = residuals(champion_model, window.rows(known), origins)
+            champion_errors[known] = residuals(champion_model, window.rows(known), origins, limits[known])
     model = fit(window)
     failed |= model.errors
     unseen = window.timestamps[origins] >= champion_end if champion_end is not None else np.ones(len(origins), bool)
@@ -131,7 +140,7 @@ def train(
         judged = unseen if unseen.any() else ~unseen
         compared = candidate_errors[:, judged]
     else:  # the champion knows these actuals: only what has learnt from them too is its equal
-        judged, compared = np.ones(len(origins), bool), residuals(model, window, origins)
+        judged, compared = np.ones(len(origins), bool), residuals(model, window, origins, limits)
     compared_mae = _mean_absolute(compared)
     champion_mae = _mean_absolute(champion_errors[:, judged])
 
@@ -146,15 +155,18 @@ def train(
     better = ~known | ~np.isfinite(champion_mae) | (compared_mae <= champion_mae)
     if drifted is not None:
         better |= drifted
-    fitted = Fitted(model, np.full(len(window.fingerprints), version, np.int32), offsets, lead_mae)
+    fitted = Fitted(model, np.full(len(window.fingerprints), version, np.int32), offsets, lead_mae, limits)
     mae = _mean_absolute(candidate_errors)
     coverage = _cross_coverage(candidate_errors, level)
     return Candidate(fitted, finite & better, mae, compared_mae, champion_mae, coverage, failed)
 
 
-def residuals(model: BatchModel, window: Window, origins: IntArray, failed: dict[int, str] | None = None) -> FloatArray:
+def residuals(
+    model: BatchModel, window: Window, origins: IntArray, limits: FloatArray, failed: dict[int, str] | None = None
+) -> FloatArray:
     """actual - forecast from each origin column: [n, origins, horizon_steps]; NaN where the actual is a gap.
 
+    limits: [n, 2], lowest and highest value that is forecast
     failed: gets what the model did wrong by fingerprint; such a series is not asked again, and NaN from there on
     """
     horizon = model.horizon_steps
@@ -180,6 +192,7 @@ def residuals(model: BatchModel, window: Window, origins: IntArray, failed: dict
         if forecast.shape != (len(rows), horizon):
             raise ModelError(f"predict_window returned {forecast.shape}, not one row a series of {horizon} steps")
         failed |= model.errors
+        forecast = np.clip(forecast, limits[rows, :1], limits[rows, 1:])
         errors[rows, k] = asked.values[:, origin + 1 : origin + 1 + horizon] - forecast
     return errors
 

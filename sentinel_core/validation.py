@@ -105,7 +105,7 @@ def _wanted(annotation: Any) -> str:
     if origin is Mapping:
         return "a table of text to text" if arguments[1] is str else "a table"
     if origin is Sequence:
-        lists = {int: "a list of whole numbers", str: "a list of texts"}
+        lists = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of texts"}
         return lists.get(arguments[0]) or f"a list of tables ({arguments[0].__name__})"
     plain = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     return plain.get(annotation) or f"a table ({annotation.__name__})"
@@ -285,6 +285,8 @@ def _watch_problems(watch: "WatchConfig", typed: set[str]) -> list[str]:
             found.append(f"{name}: {getattr(watch, name)} is not above 0")
     if "level" in typed and not 0 < watch.level < 1:
         found.append(f"level: {watch.level} is not a share between 0 and 1; write 0.95")
+    if "bounds" in typed and watch.bounds and not (len(watch.bounds) == 2 and watch.bounds[0] < watch.bounds[1]):
+        found.append(f"bounds: {list(watch.bounds)} are no lowest and highest value; write [0, 1], or [0, inf]")
     if "thresholds" in typed:
         found += _limit_problems(watch.thresholds)
     if "threshold_probability" in typed and not 0 < watch.threshold_probability <= 1:

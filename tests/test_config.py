@@ -118,6 +118,9 @@ def test_a_watch_counts_in_steps() -> None:
         ({"labels": {"a-b": "x"}}, "labels: 'a-b' is not a label's name"),
         ({"labels": {"__name__": "x"}}, "labels: __name__ is the metric's name"),
         ({"labels": {"a": 1}}, "labels: {'a': 1} is not a table of text to text"),
+        ({"bounds": [1, 0]}, "bounds: [1, 0] are no lowest and highest value; write [0, 1], or [0, inf]"),
+        ({"bounds": [0]}, "bounds: [0] are no lowest and highest value"),
+        ({"bounds": ["0", 1]}, "bounds: ['0', 1] is not a list of numbers"),
         ({"model_class": None}, "model_class: None is not a model; name LinearTrendModel"),
         ({"model_class": "Prophet"}, "model_class: there is no built-in 'Prophet'"),
         ({"model_class": "no_such:Model"}, "model_class: importing no_such raised ModuleNotFoundError"),
@@ -307,6 +310,7 @@ def test_a_class_and_its_name_are_the_same_model() -> None:
     assert {watch(model_class=path).model_path for path in paths} == {MODEL}
     assert len({watch(model_class=path).spec_digest for path in paths}) == 1
     assert watch(model_class=ARIMAModel).spec_digest != watch().spec_digest
+    assert watch(bounds=[0, 1]).spec_digest == watch(bounds=(0.0, 1.0)).spec_digest != watch().spec_digest
     assert watch(lookback="1h").spec_digest != watch().spec_digest
     assert watch(cron="0 0 * * *").spec_digest == watch().spec_digest
 

@@ -24,6 +24,7 @@ WATCHES = (
     ),
     WatchConfig(
         metric="demo_cpu_ratio",
+        bounds=(0, 1),
         model_class="ARIMAModel",
         granularity="30s",
         horizon="5m",
@@ -52,6 +53,7 @@ WATCHES = (
     ),
     WatchConfig(
         metric="demo_disk_used_ratio",
+        bounds=(0, 1),
         model_class="LinearTrendModel",
         horizon="1h",
         lookback="1h",

@@ -14,7 +14,6 @@ series this has MASE 0.34 / 0.53 / 0.77 (1 step, 12 steps, a day ahead) where th
 a fit of two weeks of five minutes takes 2 ms a series, an hour's update 0.1 ms.
 """
 
-from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -52,9 +51,6 @@ CANDIDATES = len(PULLS) + 4
 class SeasonalRidgeModel(FiveMethods):
     """Robust regression per lead on recent averages and the patterns of hour, day and week.
 
-    model_params: bounds ([lowest, highest], either None): forecasts stay within; a series that was never negative is
-    not forecast below zero anyway.
-
     >>> model = SeasonalRidgeModel("1h", "6h", "4h")
     >>> times = np.arange(480) * 3600
     >>> daily = np.sin(2 * np.pi * times / 86400)
@@ -64,12 +60,8 @@ class SeasonalRidgeModel(FiveMethods):
     True
     """
 
-    def __init__(
-        self, granularity: str, horizon: str, lookback: str, bounds: Sequence[float | None] | None = None
-    ) -> None:
-        super().__init__(granularity, horizon, lookback, bounds=bounds)
-        lowest, highest = bounds if bounds is not None else (None, None)
-        self.bounds = (-np.inf if lowest is None else float(lowest), np.inf if highest is None else float(highest))
+    def __init__(self, granularity: str, horizon: str, lookback: str) -> None:
+        super().__init__(granularity, horizon, lookback)
         self.calendar = seen.Calendar(self.step_seconds)
         self.knots = _knots(self.horizon_steps)
         self.memory_steps = max(MEMORY_STEPS, 14 * features.DAY_SECONDS // self.step_seconds)
@@ -289,9 +281,7 @@ class SeasonalRidgeModel(FiveMethods):
         values = newest[:, :, None] + change * p["scale"][:, None, None]
         lowest = p["low"] * p["scale"] + p["centre"]
         positive = lowest >= -1e-9 * p["scale"]
-        values = np.where(positive[:, None, None], np.maximum(values, 0.0), values)
-        bounded: FloatArray = np.clip(values, *self.bounds)
-        return bounded
+        return np.where(positive[:, None, None], np.maximum(values, 0.0), values)
 
     def _judge(self, compared: Rows, candidates: list[Float32Array], unit: Float32Array) -> Float32Array:
         """Residuals [n, R] of candidates averaged by their errors on the other half of the rows."""

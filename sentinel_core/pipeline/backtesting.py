@@ -46,6 +46,7 @@ class _Task:
     window: Window
     fold: Fold
     level: float
+    bounds: tuple[float, ...]
     leads: tuple[int, ...]
 
 
@@ -105,7 +106,7 @@ def _watch(
     window = window.rows(ready)
     leads = backtest.judged_leads(watch.horizon_steps)
     tasks = [
-        _Task(model, build, window, fold, watch.level, leads)
+        _Task(model, build, window, fold, watch.level, tuple(watch.bounds), leads)
         for model, build in contestants(watch).items()
         for fold in folds
     ]
@@ -193,7 +194,7 @@ def _judged(task: _Task) -> _Outcome:
         seen = window.columns(task.fold.seen)
         ready = training.enough_samples(seen, model.lookback_steps, model.horizon_steps)
         if ready.any():
-            candidate = training.train(task.build, seen.rows(ready), version=1, level=task.level)
+            candidate = training.train(task.build, seen.rows(ready), version=1, level=task.level, bounds=task.bounds)
             failed.update(candidate.errors)
             errors[ready], inside[ready] = backtest.judge(
                 candidate.fitted, window.rows(ready), origins, task.leads, failed

@@ -160,10 +160,12 @@ def _forecast(context: Context, step: int, origin: int, jobs: Sequence[_Job], re
             window = context_window(context, job.watch, fresh, origin, UNLEARNT_CONTEXT_STEPS)
             number = 0 if job.version is None else job.version.version
             try:
-                forecast = forecasts.issue_unlearnt(job.fitted, window, job.watch.horizon_steps, number)
+                forecast = forecasts.issue_unlearnt(
+                    job.fitted, window, job.watch.horizon_steps, number, job.watch.bounds
+                )
             except Exception as error:  # a person's model may raise anything when it pools; the last value never does
                 report.failures[job.watch.slug] = explain(error)
-                forecast = forecasts.issue_unlearnt(None, window, job.watch.horizon_steps, number)
+                forecast = forecasts.issue_unlearnt(None, window, job.watch.horizon_steps, number, job.watch.bounds)
             blocks.append(_Block(job.watch_id, fresh, forecast))
     for members in learnt.values():
         try:
@@ -189,7 +191,7 @@ def _forecast(context: Context, step: int, origin: int, jobs: Sequence[_Job], re
 def _last_values(context: Context, origin: int, job: _Job, fingerprints: IntArray) -> _Block:
     """Where a model fails altogether something honest still stands: the last value, marked as such."""
     window = context_window(context, job.watch, fingerprints, origin, UNLEARNT_CONTEXT_STEPS)
-    forecast = forecasts.issue_unlearnt(None, window, job.watch.horizon_steps, 0)
+    forecast = forecasts.issue_unlearnt(None, window, job.watch.horizon_steps, 0, job.watch.bounds)
     return _Block(job.watch_id, window.fingerprints, forecast)
 
 
@@ -310,7 +312,11 @@ def _models_then(
         ready = training.enough_samples(before, watch.lookback_steps, watch.horizon_steps)
         if ready.any():
             candidate = training.train(
-                lambda: catalogue.build(watch), trimmed(before.rows(ready)), version=0, level=watch.level
+                lambda: catalogue.build(watch),
+                trimmed(before.rows(ready)),
+                version=0,
+                level=watch.level,
+                bounds=watch.bounds,
             )
             found.append((candidate.fitted, 0, np.array(some)))
     return found
