@@ -1,7 +1,8 @@
-"""Days that are not like the others: the spans that a watch ignores."""
+"""Days that are not like the others: the spans that a watch ignores, and public holidays."""
 
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 Spans = tuple[tuple[int, int], ...]  # [first, last] unix seconds, both within; ascending, apart from each other
@@ -23,6 +24,41 @@ def spans(texts: Sequence[str], timezone: str = "UTC") -> Spans:
             first, last = merged[-1][0], max(last, merged.pop()[1])
         merged.append((first, last))
     return tuple(merged)
+
+
+def check_holidays(place: str) -> None:
+    """ValueError where `holidays` names no place whose holidays are known.
+
+    >>> check_holidays("US-XY")
+    Traceback (most recent call last):
+    ValueError: 'US-XY' is unknown: Entity `US` does not have subdivision XY; write a country as DE, or a state as US-NY
+    """
+    try:
+        _observed(place, 2000)
+    except NotImplementedError as error:
+        raise ValueError(f"{place!r} is unknown: {error}; write a country as DE, or a state as US-NY") from None
+
+
+@lru_cache(maxsize=256)
+def holidays(place: str, timezone: str, year: int) -> tuple[tuple[int, int, int], ...]:
+    """A year's public holidays: first and last second, and how many days later the weekend's last day is.
+
+    place: ISO 3166 of a country, and of a part of it where one follows
+    """
+    zone = ZoneInfo(timezone)
+    days, rest = _observed(place, year)
+    return tuple(
+        (_midnight(day, zone), _midnight(day + timedelta(days=1), zone) - 1, (rest - day.weekday()) % 7) for day in days
+    )
+
+
+def _observed(place: str, year: int) -> tuple[list[date], int]:
+    """The holidays of a year, ascending, and the last weekday of the weekend (Monday is 0)."""
+    from holidays import country_holidays  # here: the configuration imports quickly without it
+
+    country, _, part = place.partition("-")
+    found = country_holidays(country, subdiv=part or None, years=year)
+    return sorted(found), max(found.weekend)
 
 
 def _span(text: str, zone: ZoneInfo) -> tuple[int, int]:

@@ -64,7 +64,8 @@ class WatchConfig:
     threshold_probability: float = 0.9  # of a series getting across one within the horizon: from here on an incident
     max_series: int = 10_000
     ignore: Sequence[str] = ()  # "2026-11-20", "2026-11-20T08:00/2026-11-20T12:30": not learnt from, not judged
-    timezone: str = "UTC"  # of the days and times in `ignore`
+    holidays: str | None = None  # "DE", "US-NY": forecast its public holidays as the last day of a weekend
+    timezone: str = "UTC"  # of the days and times in `ignore`, and of holidays
 
     @cached_property
     def step_seconds(self) -> int:
@@ -123,10 +124,12 @@ class WatchConfig:
 
     @cached_property
     def spec_digest(self) -> str:
-        """SHA-256 of the model a watch asks for: its class, grid, model_params and bounds."""
+        """SHA-256 of the model a watch asks for: its class, grid, model_params, bounds and holidays."""
         spec = [self.model_path, self.step_seconds, self.horizon_steps, self.lookback_steps, dict(self.model_params)]
         if self.bounds:
             spec.append({"bounds": [float(bound) for bound in self.bounds]})
+        if self.holidays is not None:
+            spec.append({"holidays": self.holidays, "timezone": self.timezone})
         return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
     def digest_until(self, end: int) -> str:

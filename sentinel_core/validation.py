@@ -291,7 +291,7 @@ def _watch_problems(watch: "WatchConfig", typed: set[str]) -> list[str]:
         found += _limit_problems(watch.thresholds)
     if "threshold_probability" in typed and not 0 < watch.threshold_probability <= 1:
         found.append(f"threshold_probability: {watch.threshold_probability} is not a share above 0, up to 1; write 0.9")
-    if typed.issuperset({"ignore", "timezone"}):
+    if typed.issuperset({"ignore", "timezone", "holidays"}):
         found += _calendar_problems(watch)
     if "cron" in typed:
         found += _cron_problem(watch.cron)
@@ -386,6 +386,11 @@ def _calendar_problems(watch: "WatchConfig") -> Iterator[str]:
             calendars.spans([entry], watch.timezone)
         except ValueError as error:
             yield f"ignore: {error}"
+    if watch.holidays is not None:
+        try:
+            calendars.check_holidays(watch.holidays)
+        except ValueError as error:
+            yield f"holidays: {error}"
 
 
 def _cron_problem(cron: str) -> Iterator[str]:
@@ -450,7 +455,9 @@ def _model_problems(watch: "WatchConfig", valid: bool) -> Iterator[str]:
     from sentinel_core.models import catalogue  # here: the configuration imports without the models
 
     try:
-        catalogue.resolve(watch.model_class)
+        model_class = catalogue.resolve(watch.model_class)
+        if watch.holidays is not None and not catalogue.knows_holidays(model_class):
+            yield f"holidays: {model_class.__name__} knows none; remove it, or write model_class = SeasonalRidgeModel"
         if valid:
             json.dumps(dict(watch.model_params))
             catalogue.build(watch)

@@ -55,5 +55,14 @@ def test_ignored_samples_are_gaps_and_the_window_stays() -> None:
     assert window.without([(121, 999)]) is window
 
 
+def test_holidays_are_whole_days_of_their_place() -> None:
+    """They begin and end at the timezone's midnight, and are followed by the weekend as that place has it."""
+    begin = int(datetime(2024, 7, 4, 4, tzinfo=UTC).timestamp())  # a Thursday
+    assert (begin, begin + 86_399, 3) in calendars.holidays("US-NY", "America/New_York", 2024)
+    (first, _, later) = calendars.holidays("IL", "UTC", 2024)[0]
+    assert datetime.fromtimestamp(first + later * 86_400, UTC).weekday() == 5  # Saturday
+    assert len(calendars.holidays("DE-BY", "UTC", 2024)) > len(calendars.holidays("DE", "UTC", 2024))
+
+
 def _text(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).isoformat()

@@ -94,6 +94,18 @@ def test_a_watch_counts_in_steps() -> None:
         ),
         ({"ignore": ["2026-11-20/"]}, "ignore: '2026-11-20/' has no end; write it after the slash"),
         ({"ignore": "2026-11-20"}, "ignore: '2026-11-20' is not a list of texts"),
+        (
+            {"holidays": "US-XY", "model_class": "SeasonalRidgeModel"},
+            "holidays: 'US-XY' is unknown: Entity `US` does not have subdivision XY; write a country as",
+        ),
+        (
+            {"holidays": "de", "model_class": "SeasonalRidgeModel"},
+            "holidays: 'de' is unknown: Country de not available; write a country as DE",
+        ),
+        (
+            {"holidays": "DE"},
+            f"holidays: {MODEL} knows none; remove it, or write model_class = SeasonalRidgeModel",
+        ),
         ({"timezone": "Berlin"}, "timezone: 'Berlin' is unknown; write a name as Europe/Berlin"),
         ({"timezone": "/etc/passwd"}, "timezone: '/etc/passwd' is unknown; write a name as Europe/Berlin"),
         ({"threshold_probability": 90}, "threshold_probability: 90 is not a share above 0, up to 1; write 0.9"),
@@ -313,6 +325,8 @@ def test_a_class_and_its_name_are_the_same_model() -> None:
     assert watch(bounds=[0, 1]).spec_digest == watch(bounds=(0.0, 1.0)).spec_digest != watch().spec_digest
     assert watch(lookback="1h").spec_digest != watch().spec_digest
     assert watch(cron="0 0 * * *").spec_digest == watch().spec_digest
+    assert watch(timezone="Europe/Berlin").spec_digest == watch().spec_digest
+    assert watch(holidays="DE").spec_digest != watch().spec_digest
 
 
 def test_what_is_ignored_counts_where_it_was_learnt() -> None:

@@ -63,15 +63,25 @@ def import_path(model_class: type) -> str:
 
 
 def build(watch: WatchConfig) -> BatchModel:
-    """An unfitted model on the watch's grid, with its model_params; a five-method class is wrapped by the adapter."""
+    """An unfitted model on the watch's grid, with its model_params, and its holidays where the model knows any.
+
+    A five-method class is wrapped by the adapter.
+    """
     model_class = resolve(watch.model_class)
     params = dict(watch.model_params)
+    if watch.holidays is not None and knows_holidays(model_class):
+        params = {"holidays": watch.holidays, "timezone": watch.timezone, **params}
     _check_params(model_class, params)
     grid = watch.granularity, watch.horizon, watch.lookback
     if issubclass(model_class, BatchModel):
         return model_class(*grid, **params)
     timeout = parse_duration(watch.model_timeout)
     return FiveMethodBatchModel(model_class, *grid, timeout_seconds=timeout, model_params=params)
+
+
+def knows_holidays(model_class: type) -> bool:
+    """Whether a model is told a watch's holidays: its constructor takes `holidays` and `timezone`."""
+    return {"holidays", "timezone"} <= inspect.signature(model_class).parameters.keys()
 
 
 def _named(text: str) -> Any:

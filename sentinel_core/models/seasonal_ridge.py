@@ -51,6 +51,8 @@ CANDIDATES = len(PULLS) + 4
 class SeasonalRidgeModel(FiveMethods):
     """Robust regression per lead on recent averages and the patterns of hour, day and week.
 
+    A watch's `holidays` are learnt and forecast as the last day of a weekend.
+
     >>> model = SeasonalRidgeModel("1h", "6h", "4h")
     >>> times = np.arange(480) * 3600
     >>> daily = np.sin(2 * np.pi * times / 86400)
@@ -60,9 +62,12 @@ class SeasonalRidgeModel(FiveMethods):
     True
     """
 
-    def __init__(self, granularity: str, horizon: str, lookback: str) -> None:
-        super().__init__(granularity, horizon, lookback)
-        self.calendar = seen.Calendar(self.step_seconds)
+    def __init__(
+        self, granularity: str, horizon: str, lookback: str, holidays: str | None = None, timezone: str = "UTC"
+    ) -> None:
+        special = {} if holidays is None else {"holidays": holidays, "timezone": timezone}
+        super().__init__(granularity, horizon, lookback, **special)
+        self.calendar = seen.Calendar(self.step_seconds, holidays, timezone)
         self.knots = _knots(self.horizon_steps)
         self.memory_steps = max(MEMORY_STEPS, 14 * features.DAY_SECONDS // self.step_seconds)
 

@@ -6,11 +6,13 @@ A profile is read as it was before the column it is compared with: one that had 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sentinel_core import calendars
 from sentinel_core.features import DAY_SECONDS
 from sentinel_core.windows import IntArray
 
@@ -56,6 +58,8 @@ class Calendar:
     """
 
     step_seconds: int
+    holidays: str | None = None  # of which place
+    timezone: str = "UTC"
     season_seconds: int = field(init=False)
     season_slots: int = field(init=False)
     week_slots: int = field(init=False)
@@ -80,6 +84,16 @@ class Calendar:
         """Steps of an hour, 0 where it has no pattern of its own on this grid."""
         steps = HOUR_SECONDS // self.step_seconds
         return steps if HOUR_SECONDS % self.step_seconds == 0 and 3 <= steps <= MOST_HOUR_STEPS else 0
+
+    def as_usual(self, times: IntArray) -> IntArray:
+        """Days to add to ascending times [T] so that each day of the week is like its others: holidays are Sundays."""
+        days = np.zeros(len(times), np.int64)
+        if self.holidays is not None and len(times):
+            first, last = (datetime.fromtimestamp(int(time), UTC).year for time in (times[0], times[-1]))
+            for year in range(first - 1, last + 2):  # a year begins on another day elsewhere
+                for start, end, later in calendars.holidays(self.holidays, self.timezone, year):
+                    days[slice(*np.searchsorted(times, [start, end + 1]))] = later
+        return days
 
     @property
     def context_steps(self) -> int:
@@ -235,6 +249,7 @@ def _read_profiles(
     """Season and week as they were before each column, [2, n, columns] each, and the profiles after the last one."""
     read: list[Numbers] = []
     after: dict[str, Numbers] = {}
+    later = calendar.as_usual(times)
     for key, seconds, slots, steps in (
         ("season", calendar.season_seconds, calendar.season_slots, STEP),
         ("week", WEEK_SECONDS, calendar.week_slots, WEEK_STEP),
@@ -243,7 +258,8 @@ def _read_profiles(
         if slots < 2:
             read.append(np.full((2, len(z), len(times)), np.nan, np.float32))
         else:
-            found, state = _learn(z, times, seconds, slots, steps, state, learnt_until)
+            days = later if seconds == WEEK_SECONDS else np.zeros_like(later)
+            found, state = _learn(z, times, days, seconds, slots, steps, state, learnt_until)
             read.append(found)
         after |= {f"{key}_{part}": value for part, value in zip(("now", "before", "visits"), state, strict=True)}
     return read[0], read[1], after
@@ -252,22 +268,27 @@ def _read_profiles(
 def _learn(
     z: Numbers,
     times: IntArray,
+    days: IntArray,
     seconds: int,
     slots: int,
     steps: np.float32,
     state: list[NDArray[np.float32]],
     learnt_until: IntArray,
 ) -> tuple[Numbers, list[NDArray[np.float32]]]:
-    """One cycle after the other: what each slot was before, then what it is when the cycle is over."""
+    """One cycle after the other: what each slot was before, then what it is when the cycle is over.
+
+    days: [columns], how many later a column's slot is than its time says; where that changes, a cycle is over
+    """
     now, before, visits = (part.copy() for part in state)
     samples = z.shape[1]
-    slot = times % seconds * slots // seconds
-    cycle = times // seconds
+    moved = times + DAY_SECONDS * days
+    slot = moved % seconds * slots // seconds
+    cycle = moved // seconds
     out = np.empty((2, len(z), len(times)), np.float32)
     fresh = int(np.searchsorted(times, learnt_until.min(), side="right")) if len(learnt_until) else 0
     for k in range(2):
         out[k, :, :fresh] = before[:, k, slot[:fresh]]
-    edges = np.flatnonzero(np.diff(cycle[fresh:], prepend=-1)) + fresh
+    edges = np.flatnonzero(np.diff(cycle[fresh:], prepend=-1) | np.diff(days[fresh:], prepend=0)) + fresh
     for start, end in zip(edges, np.append(edges, len(times))[1:], strict=True):
         read = as_slice(slot[start:end])
         for k in range(2):

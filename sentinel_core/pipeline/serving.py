@@ -32,9 +32,9 @@ def load_version(context: Context, watch: WatchConfig, version: Version) -> Fitt
         def construct(model_class: str, lookback: str, model_params: Mapping[str, Any]) -> BatchModel:
             if version.spec_digest == watch.digest_until(version.span_end):
                 return catalogue.build(watch)
-            return catalogue.build(
-                dataclasses.replace(watch, model_class=model_class, lookback=lookback, model_params=model_params)
-            )
+            # its model_params hold the holidays that it knew
+            then = dataclasses.replace(watch, model_class=model_class, lookback=lookback, holidays=None)
+            return catalogue.build(dataclasses.replace(then, model_params=model_params))
 
         context.shelf[version.sha256] = registry.load(content, version, construct)
     return context.shelf[version.sha256]

@@ -1,5 +1,7 @@
 """The default model: what it must get exactly, what it must survive, and that an update costs and changes little."""
 
+from datetime import UTC, date, datetime, timedelta
+
 import numpy as np
 import pytest
 
@@ -257,3 +259,41 @@ def test_the_error_is_nearly_the_least_absolute_one() -> None:
         best = equations.candidates_of(learnt.equations(weights), unit, 7, prior, [1.0])[0]
     error, least = (learnt.residual(each).sum(axis=1) for each in (found, best))
     assert (error < 1.03 * least).all(), error / least
+
+
+def working_week(end: datetime, days: int, seed: int = 3) -> Window:
+    """Hourly series that are busy by day from Monday to Friday and idle at weekends and German holidays."""
+    rng = np.random.default_rng(seed)
+    times = int(end.timestamp()) + 3600 * np.arange(-24 * days, 0)
+    free = {date(2024, 3, 29), date(2024, 4, 1), date(2024, 5, 1)}
+    moments = [datetime.fromtimestamp(time, UTC) for time in times.tolist()]
+    busy = np.array([moment.weekday() < 5 and moment.date() not in free for moment in moments])
+    hour = np.array([moment.hour for moment in moments])
+    wave = 10 + np.where(busy, 8.0, 1.0) * np.sin(np.pi * (hour - 6) / 14).clip(0)
+    return Window(np.arange(20), times, wave + rng.normal(0, 0.3, (20, len(times))), 3600)
+
+
+def error_of_day(end: datetime, holidays: str | None) -> float:
+    """MAE of the day that begins at `end`, forecast when it does, with eight weeks of history."""
+    window = working_week(end + timedelta(days=1), 57)
+    model = SeasonalRidgeModel("1h", "1d", "6h", holidays=holidays)
+    model.fit_window(window.columns(slice(0, -24)))
+    return float(np.abs(model.predict_window(window.columns(slice(0, -24)), 24) - window.values[:, -24:]).mean())
+
+
+def test_a_holiday_is_forecast_as_a_sunday() -> None:
+    """Wednesday 1 May 2024: known as a holiday it is idle; a model that knows no holidays expects work."""
+    wednesday = datetime(2024, 5, 1, tzinfo=UTC)
+    assert error_of_day(wednesday, "DE") < 0.2 * error_of_day(wednesday, None)
+
+
+def test_a_holiday_does_not_spoil_the_same_weekday_of_the_next_week() -> None:
+    """The Wednesday after it is forecast as the Wednesdays before it were."""
+    next_week = datetime(2024, 5, 8, tzinfo=UTC)
+    assert error_of_day(next_week, "DE") < 0.6 * error_of_day(next_week, None)
+
+
+def test_without_a_holiday_in_sight_its_setting_changes_nothing() -> None:
+    """A history and a horizon of ordinary days give the very same forecast."""
+    end = datetime(2024, 2, 28, tzinfo=UTC)
+    assert error_of_day(end, "DE") == error_of_day(end, None)
