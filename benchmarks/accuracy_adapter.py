@@ -103,7 +103,8 @@ def forecast(
         if len(origins):
             judged = build()
             judged.fit_window(window.columns(slice(0, int(origins[0]) + 1)))
-            errors = training.residuals(judged, window, origins, forecasts.limits(window, ()))
+            leads = np.arange(1, horizon + 1)
+            errors = training.residuals(judged, window, origins, leads, forecasts.limits(window, ()))
         else:
             errors = np.empty((len(rows), 0, horizon))
         for level in levels:

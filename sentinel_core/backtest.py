@@ -122,7 +122,7 @@ def judge(
     failed: gets what the model did wrong by fingerprint; such a series is NaN from there on
     """
     at = np.array(leads) - 1
-    errors = residuals(fitted.model, window, origins, fitted.limits, failed)[:, :, at]
+    errors = residuals(fitted.model, window, origins, np.array(leads), fitted.limits, failed)
     lower, upper = fitted.offsets[:, None, at, 0], fitted.offsets[:, None, at, 1]
     return errors, np.where(np.isfinite(errors), (errors >= lower) & (errors <= upper), np.nan)
 

@@ -11,6 +11,7 @@ from sentinel_core import forecasts, intervals
 from sentinel_core.errors import ModelError
 from sentinel_core.forecasts import Fitted
 from sentinel_core.models.base import BatchModel
+from sentinel_core.models.rows import between_knots
 from sentinel_core.windows import FloatArray, IntArray, Window
 
 HELD_BACK_SHARE = 0.2
@@ -107,7 +108,7 @@ def train(
     before = window.columns(slice(0, int(origins[0]) + 1)) if len(origins) else window
     champion_model = champion.model.take(window.fingerprints[known]) if champion is not None and known.any() else None
 
-    def fit(seen: Window) -> BatchModel:
+    def fit(seen: Window, judge: bool = True) -> tuple[BatchModel, tuple[FloatArray, IntArray] | None]:
         if finetune:
             assert champion is not None
             assert champion_end is not None
@@ -115,37 +116,42 @@ def train(
             unseen = int((seen.timestamps > champion_end).sum())
             # a champion that has seen it all learns its newest lookback again rather than nothing
             model.update_window(seen, max(unseen, min(lookback, len(seen.timestamps))))
-        else:
-            model = build()
-            model.fit_window(seen)
-        return model
+            return model, None
+        model = build()
+        return model, model.fit_and_judge(seen) if judge else model.fit_window(seen)
 
     limits = forecasts.limits(window, bounds)
     if finetune and champion is not None:  # which has seen what lies before
         known_limits = champion.take(window.fingerprints).limits
-        limits[:, 0], limits[:, 1] = (
-            np.fmin(limits[:, 0], known_limits[:, 0]),
-            np.fmax(limits[:, 1], known_limits[:, 1]),
-        )
+        limits[:, 0] = np.fmin(limits[:, 0], known_limits[:, 0])
+        limits[:, 1] = np.fmax(limits[:, 1], known_limits[:, 1])
     failed: dict[int, str] = {}
-    candidate_errors = residuals(fit(before), window, origins, limits, failed)
-    champion_errors = np.full_like(candidate_errors, np.nan)
-    if champion_model is not None:
-        with suppress(Exception):  # a champion that fails on its own series is no reason to keep it
-            champion_errors[known] = residuals(champion_model, window.rows(known), origins, limits[known])
-    model = fit(window)
-    failed |= model.errors
+    leads = np.arange(1, horizon + 1)
     unseen = window.timestamps[origins] >= champion_end if champion_end is not None else np.ones(len(origins), bool)
-    if finetune or champion_model is None or unseen.sum() >= FAIR_ORIGINS:
-        judged = unseen if unseen.any() else ~unseen
-        compared = candidate_errors[:, judged]
-    else:  # the champion knows these actuals: only what has learnt from them too is its equal
-        judged, compared = np.ones(len(origins), bool), residuals(model, window, origins, limits)
-    compared_mae = _mean_absolute(compared)
-    champion_mae = _mean_absolute(champion_errors[:, judged])
+    fair = unseen.sum() >= FAIR_ORIGINS
+    model, judged = fit(window)
+    if judged is None or (champion_model is not None and fair):
+        validated = residuals(fit(before, judge=False)[0], window, origins, leads, limits, failed)
+    failed |= model.errors
+    errors, measured_leads = (validated, None) if judged is None else judged
+    every_lead = _every_lead(errors, measured_leads)
+    mae = nanmean(every_lead)
+    compared_mae, champion_mae = mae, np.full(len(mae), np.nan)
+    if champion_model is not None:
+        if not finetune and not fair:  # the champion knows these actuals: only what has learnt from them is its equal
+            counted = np.ones(len(origins), bool)
+            compared = residuals(model, window, origins, leads, limits)
+        else:
+            counted = unseen if unseen.any() else ~unseen
+            compared = validated[:, counted]
+        compared_mae = _mean_absolute(compared)
+        with suppress(Exception):  # a champion that fails on its own series is no reason to keep it
+            champion_mae[known] = _mean_absolute(
+                residuals(champion_model, window.rows(known), origins[counted], leads, limits[known])
+            )
 
-    lead_mae = _positive(_mean_absolute_per_lead(candidate_errors), window)
-    offsets = intervals.offsets(candidate_errors, level)
+    lead_mae = _positive(every_lead, window)
+    offsets = intervals.offsets(errors, level, measured_leads)
     if finetune and champion is not None and len(origins) < FAIR_ORIGINS:
         champion_rows = champion.take(window.fingerprints)  # too few residuals to replace what a full training measured
         lead_mae, offsets = champion_rows.mae, champion_rows.offsets
@@ -156,44 +162,34 @@ def train(
     if drifted is not None:
         better |= drifted
     fitted = Fitted(model, np.full(len(window.fingerprints), version, np.int32), offsets, lead_mae, limits)
-    mae = _mean_absolute(candidate_errors)
-    coverage = _cross_coverage(candidate_errors, level)
+    coverage = _cross_coverage(errors, level, measured_leads)
     return Candidate(fitted, finite & better, mae, compared_mae, champion_mae, coverage, failed)
 
 
 def residuals(
-    model: BatchModel, window: Window, origins: IntArray, limits: FloatArray, failed: dict[int, str] | None = None
+    model: BatchModel,
+    window: Window,
+    origins: IntArray,
+    leads: IntArray,
+    limits: FloatArray,
+    failed: dict[int, str] | None = None,
 ) -> FloatArray:
-    """actual - forecast from each origin column: [n, origins, horizon_steps]; NaN where the actual is a gap.
+    """actual - forecast from each origin column: [n, origins, leads]; NaN where the actual is a gap.
 
     limits: [n, 2], lowest and highest value that is forecast
-    failed: gets what the model did wrong by fingerprint; such a series is not asked again, and NaN from there on
+    failed: what went wrong by fingerprint; such a series is not asked, and what goes wrong is added
     """
-    horizon = model.horizon_steps
     failed = {} if failed is None else failed
+    forecast = np.full((len(window.fingerprints), len(origins), len(leads)), np.nan)
+    asked = ~np.isin(window.fingerprints, list(failed))
+    if not (asked.any() and len(origins)):
+        return forecast
+    if not asked.all():
+        model = model.take(window.fingerprints[asked])
+    forecast[asked] = model.forecast_from(window.rows(asked), origins, leads)
     failed |= model.errors
-    errors = np.full((len(window.fingerprints), len(origins), horizon), np.nan)
-    rows, asked = np.arange(len(errors)), window
-    for k, origin in enumerate(origins):
-        bad = np.isin(asked.fingerprints, list(failed))
-        if bad.any():
-            rows, asked = rows[~bad], asked.rows(~bad)
-            model = model.take(asked.fingerprints)
-        if not len(rows):
-            break
-        seen = asked.columns(slice(max(0, int(origin) + 1 - model.context_steps), int(origin) + 1))
-        try:
-            forecast = model.predict_window(seen, horizon)
-        except ModelError as error:
-            if not error.errors or len(rows) == len(errors):
-                raise
-            failed |= error.errors
-            continue
-        if forecast.shape != (len(rows), horizon):
-            raise ModelError(f"predict_window returned {forecast.shape}, not one row a series of {horizon} steps")
-        failed |= model.errors
-        forecast = np.clip(forecast, limits[rows, :1], limits[rows, 1:])
-        errors[rows, k] = asked.values[:, origin + 1 : origin + 1 + horizon] - forecast
+    forecast = np.clip(forecast, limits[:, None, :1], limits[:, None, 1:])
+    errors: FloatArray = window.values[:, origins[:, None] + leads] - forecast
     return errors
 
 
@@ -212,7 +208,7 @@ def _unseen_origins(window: Window, champion_end: int, lookback: int, horizon: i
     return np.unique(np.linspace(first, last, 2 * FAIR_ORIGINS).round().astype(np.int64))
 
 
-def _cross_coverage(errors: FloatArray, level: float) -> float:
+def _cross_coverage(errors: FloatArray, level: float, leads: IntArray | None) -> float:
     """Share of actuals inside bounds that were calibrated on the other half of the origins; NaN with too few of them.
 
     On the residuals they were calibrated on, bounds hold what they promise by construction.
@@ -221,8 +217,9 @@ def _cross_coverage(errors: FloatArray, level: float) -> float:
     halves = errors[:, :middle], errors[:, middle:]
     if errors.shape[1] < 4:
         return float("nan")
+    columns = slice(None) if leads is None else leads - 1
     held = [
-        intervals.coverage(measured, intervals.offsets(calibrated, level))
+        intervals.coverage(measured, intervals.offsets(calibrated, level, leads)[:, columns])
         for calibrated, measured in (halves, halves[::-1])
     ]
     return float(np.mean(held))
@@ -233,8 +230,13 @@ def _mean_absolute(errors: FloatArray) -> FloatArray:
     return nanmean(np.abs(errors).reshape(len(errors), -1))
 
 
-def _mean_absolute_per_lead(errors: FloatArray) -> FloatArray:
-    return nanmean(np.abs(errors).transpose(0, 2, 1))
+def _every_lead(errors: FloatArray, leads: IntArray | None) -> FloatArray:
+    """Mean absolute error per lead [n, horizon], of errors [n, origins, K] at some leads or (None) at each."""
+    measured = nanmean(np.abs(errors).transpose(0, 2, 1))
+    if leads is None:
+        return measured
+    every = np.arange(1, int(leads[-1]) + 1)
+    return between_knots(measured[:, :, None], leads, every[None])[:, :, 0]
 
 
 def nanmean(values: FloatArray) -> FloatArray:

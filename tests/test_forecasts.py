@@ -65,7 +65,7 @@ def test_residuals_are_those_of_what_is_shown() -> None:
     model = build()
     model.fit_window(window.columns(slice(0, 150)))
     free, limited = (
-        training.residuals(model, window, np.array([178]), np.array([limits]))[0, 0]
+        training.residuals(model, window, np.array([178]), np.arange(1, 21), np.array([limits]))[0, 0]
         for limits in ([-np.inf, np.inf], [0, np.inf])
     )
     assert free.max() > 0.05

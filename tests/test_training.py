@@ -6,6 +6,7 @@ import pytest
 from sentinel_core import forecasts, training
 from sentinel_core.errors import ModelError
 from sentinel_core.forecasts import Fitted
+from sentinel_core.models import SeasonalRidgeModel
 from sentinel_core.models.base import BatchModel
 from sentinel_core.windows import FloatArray, Window
 
@@ -100,7 +101,7 @@ def test_validation_never_looks_ahead() -> None:
             super().fit_window(window)
 
     training.train(lambda: Spy("1m", "5m", "30m"), window, version=1, level=0.95)
-    assert seen == [int(origins[0]) * STEP, window.last]
+    assert seen == [window.last, int(origins[0]) * STEP]
 
 
 def test_a_finetune_continues_a_copy() -> None:
@@ -157,6 +158,60 @@ def test_bounds_cover_what_they_say() -> None:
     actual = window.values[:, 600:]
     inside = (actual >= forecast.lower) & (actual <= forecast.upper)
     assert (np.abs(inside.mean(axis=0) - 0.9) < 0.04).all(), inside.mean(axis=0)
+
+
+class Judging(Shifted):
+    """Tells its errors at leads 1 and 5 from the fit itself."""
+
+    fits = 0
+
+    def fit_window(self, window: Window) -> None:
+        type(self).fits += 1
+        super().fit_window(window)
+
+    def fit_and_judge(self, window: Window) -> tuple[FloatArray, Any]:
+        self.fit_window(window)
+        origins, leads = np.arange(30, window.values.shape[1] - 5), np.array([1, 5])
+        return window.values[:, origins[:, None] + leads] - window.values[:, origins[:, None]], leads
+
+
+def test_a_model_that_judges_as_it_fits_costs_one_fit() -> None:
+    """A first model's bounds and errors per lead come from that fit; leads between the measured ones are filled in."""
+    Judging.fits = 0
+    window = walk(50)
+    candidate = training.train(lambda: Judging("1m", "5m", "30m"), window, version=1, level=0.9)
+    twice = training.train(build, window, version=1, level=0.9)
+    assert Judging.fits == 1
+    assert candidate.accepted.all()
+    assert candidate.coverage == pytest.approx(0.9, abs=0.05)
+    assert (np.diff(candidate.fitted.mae.mean(axis=0)) > 0).all()
+    for mine, others in ((candidate.fitted.offsets, twice.fitted.offsets), (candidate.fitted.mae, twice.fitted.mae)):
+        np.testing.assert_allclose(mine.mean(axis=0), others.mean(axis=0), rtol=0.2)
+
+
+@pytest.mark.parametrize(("since", "fits"), [(2, 1), (60, 2)])
+def test_a_comparison_that_is_fair_costs_a_fit(since: int, fits: int) -> None:
+    """Where the champion has not seen much, its successor is measured there by one that has not either."""
+    window = walk(4)
+    past = window.columns(slice(0, 200 - since))
+    champion = training.train(lambda: Judging("1m", "5m", "30m"), past, version=1, level=0.9).fitted
+    Judging.fits = 0
+    candidate = training.train(
+        lambda: Judging("1m", "5m", "30m"), window, version=2, level=0.9, champion=champion, champion_end=past.last
+    )
+    assert Judging.fits == fits
+    np.testing.assert_array_equal(candidate.compared_mae, candidate.champion_mae)
+
+
+def test_forecasts_from_many_origins_are_those_from_each() -> None:
+    """One call for many origins says what a forecast from each of them does, but for a longer memory (seed 0)."""
+    window, origins, leads = walk(steps=400), np.array([300, 333, 380]), np.array([1, 4, 5])
+    for model in (build(1.0), SeasonalRidgeModel("1m", "5m", "30m")):
+        model.fit_window(window.columns(slice(0, 300)))
+        together = model.forecast_from(window, origins, leads)
+        for k, origin in enumerate(origins.tolist()):
+            alone = model.predict_window(window.columns(slice(0, origin + 1)), 5)
+            np.testing.assert_allclose(together[:, k], alone[:, leads - 1], atol=0.1)
 
 
 def test_the_champion_has_no_advantage_from_what_it_has_seen() -> None:

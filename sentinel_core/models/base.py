@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentinel_core.durations import parse_duration
+from sentinel_core.errors import ModelError
 from sentinel_core.features import feature_names
 from sentinel_core.windows import FloatArray, IntArray, Window
 
@@ -118,6 +119,45 @@ class BatchModel(ModelSpec, ABC):
     @abstractmethod
     def predict_window(self, window: Window, steps: int) -> FloatArray:
         """Forecast [n, steps] from the window's last timestamp on: column k is lead k + 1."""
+
+    def forecast_from(self, window: Window, origins: IntArray, leads: IntArray) -> FloatArray:
+        """What `predict_window` says at each of some columns of the window [n, origins, leads]; all of them ascend.
+
+        A series whose model fails is in `errors`: it is not asked again, and NaN from there on.
+        """
+        n, horizon = len(window.fingerprints), int(leads[-1])
+        out = np.full((n, len(origins), len(leads)), np.nan)
+        failed, model, rows, asked = dict(self.errors), self, np.arange(n), window
+        for k, origin in enumerate(origins):
+            bad = np.isin(asked.fingerprints, list(failed))
+            if bad.any():
+                rows, asked = rows[~bad], asked.rows(~bad)
+                model = model.take(asked.fingerprints)
+            if not len(rows):
+                break
+            seen = asked.columns(slice(max(0, int(origin) + 1 - model.context_steps), int(origin) + 1))
+            try:
+                forecast = model.predict_window(seen, horizon)
+            except ModelError as error:
+                if not error.errors or len(rows) == n:
+                    raise
+                failed |= error.errors
+                continue
+            if forecast.shape != (len(rows), horizon):
+                raise ModelError(f"predict_window returned {forecast.shape}, not one row a series of {horizon} steps")
+            failed |= model.errors
+            out[rows, k] = forecast[:, leads - 1]
+        self.errors = failed
+        return out
+
+    def fit_and_judge(self, window: Window) -> tuple[FloatArray, IntArray] | None:
+        """`fit_window`; where the same fit also tells the model's errors on data it had not seen, those.
+
+        They are actual - forecast from some origins [n, origins, K], oldest first, NaN where unknown, and their K
+        leads, ascending up to the horizon. None: only a second fit can tell.
+        """
+        self.fit_window(window)
+        return None
 
     @abstractmethod
     def adopt(self, window: Window) -> Self:

@@ -86,7 +86,7 @@ class SeasonalRidgeModel(FiveMethods):
         self.parameters = rows.in_blocks(window, lambda part, _: self._fit(part), None, self._floats(window))
         self.fingerprints = window.fingerprints.copy()
 
-    def fit_and_judge(self, window: Window) -> tuple[FloatArray, IntArray]:
+    def fit_and_judge(self, window: Window) -> tuple[FloatArray, IntArray] | None:
         """`fit_window`; the residuals that it compared its candidates on, [n, origins, K], oldest first; their K leads.
 
         They are those of coefficients learnt from the older part alone; NaN where there is nothing to compare. A
@@ -103,6 +103,8 @@ class SeasonalRidgeModel(FiveMethods):
 
         self.parameters = rows.in_blocks(window, learn, None, self._floats(window))
         self.fingerprints = window.fingerprints.copy()
+        if not np.isfinite(held_back).any(axis=(0, 1)).all():
+            return None  # too short a history to compare anything at the longest leads, and to cost much
         used = np.isfinite(held_back).any(axis=(0, 2))
         errors: FloatArray = held_back[:, used].astype(np.float64) * self.parameters["scale"][:, None, None]
         return errors, self.knots
