@@ -185,8 +185,8 @@ def test_a_model_that_judges_as_it_fits_costs_one_fit() -> None:
     assert candidate.accepted.all()
     assert candidate.coverage == pytest.approx(0.9, abs=0.05)
     assert (np.diff(candidate.fitted.mae.mean(axis=0)) > 0).all()
-    for mine, others in ((candidate.fitted.offsets, twice.fitted.offsets), (candidate.fitted.mae, twice.fitted.mae)):
-        np.testing.assert_allclose(mine.mean(axis=0), others.mean(axis=0), rtol=0.2)
+    np.testing.assert_allclose(candidate.fitted.mae.mean(axis=0), twice.fitted.mae.mean(axis=0), rtol=0.2)
+    np.testing.assert_allclose(candidate.fitted.offsets.mean(axis=0), twice.fitted.offsets.mean(axis=0), rtol=0.5)
 
 
 @pytest.mark.parametrize(("since", "fits"), [(2, 1), (60, 2)])
@@ -204,14 +204,14 @@ def test_a_comparison_that_is_fair_costs_a_fit(since: int, fits: int) -> None:
 
 
 def test_forecasts_from_many_origins_are_those_from_each() -> None:
-    """One call for many origins says what a forecast from each of them does, but for a longer memory (seed 0)."""
-    window, origins, leads = walk(steps=400), np.array([300, 333, 380]), np.array([1, 4, 5])
+    """One call for many origins, an hour apart, says what a forecast from each of them does (seed 0)."""
+    window, origins, leads = walk(steps=400), np.array([260, 320, 380]), np.array([1, 4, 5])
     for model in (build(1.0), SeasonalRidgeModel("1m", "5m", "30m")):
-        model.fit_window(window.columns(slice(0, 300)))
+        model.fit_window(window.columns(slice(0, 260)))
         together = model.forecast_from(window, origins, leads)
         for k, origin in enumerate(origins.tolist()):
             alone = model.predict_window(window.columns(slice(0, origin + 1)), 5)
-            np.testing.assert_allclose(together[:, k], alone[:, leads - 1], atol=0.1)
+            np.testing.assert_allclose(together[:, k], alone[:, leads - 1], atol=0.05)
 
 
 def test_the_champion_has_no_advantage_from_what_it_has_seen() -> None:
