@@ -7,6 +7,7 @@ state of every watch, and its own requests. Names, kinds and help texts stand he
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -15,9 +16,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
+from sentinel_core.durations import format_duration
 from sentinel_core.emitter.exposition import OPENMETRICS, OPENMETRICS_END
 from sentinel_core.emitter.production import Production, per_model, waiting_metrics
 from sentinel_core.emitter.snapshot import Snapshot, WatchView
+from sentinel_core.storage.quality_store import Quality
 
 # What processes add up in the store. A counter's row has the name as it is, a summary's rows end in _sum and _count.
 COUNTED: Mapping[str, tuple[str, str]] = {
@@ -48,6 +51,26 @@ PER_WATCH: Mapping[str, str] = {
     "sentinel_drift_mae": "Rolling forecast error of the worst series, in the drift_unit of the watch.",
     "sentinel_drift_severity": "Severity of the worst series: 0 none, 1 low, 2 high.",
 }
+# One value per watch and lead over the last day, told anew every hour; the lead label is a duration.
+PER_LEAD: Mapping[str, tuple[Callable[[Quality], float | None], str]] = {
+    "sentinel_forecast_mae": (
+        attrgetter("mae"),
+        "Mean absolute error of forecasts over a day, median over series, in the metric's unit.",
+    ),
+    "sentinel_forecast_mase": (
+        attrgetter("mase"),
+        "The same by the error of repeating the day before, median over series: below 1 the forecasts are better.",
+    ),
+    "sentinel_forecast_bias": (
+        attrgetter("bias"),
+        "Mean of actual less forecast over a day, median over series, in the metric's unit.",
+    ),
+    "sentinel_forecast_coverage": (attrgetter("coverage"), "Share of actuals of a day inside the bounds."),
+    "sentinel_forecast_better_share": (
+        attrgetter("better_share"),
+        "Share of series whose forecasts were better over a day than repeating the day before.",
+    ),
+}
 SEVERITIES = ("none", "low", "high")
 
 
@@ -75,6 +98,7 @@ def per_watch(snapshot: Snapshot, now: float) -> Iterator[Metric]:
     series = Metric("sentinel_watch_series", "Live series, by what their forecast comes from.", "gauge")
     drift = Metric("sentinel_drift_series", "Series with a verdict, by severity.", "gauge")
     gauges = {name: Metric(name, text, "gauge") for name, text in PER_WATCH.items()}
+    leads = {name: Metric(name, text, "gauge") for name, (_, text) in PER_LEAD.items()}
     for watch in snapshot.watches:
         slug = {"watch": watch.config.slug}
         text = {"selector": watch.config.selector, "model": watch.config.model_path, "horizon": watch.config.horizon}
@@ -86,7 +110,12 @@ def per_watch(snapshot: Snapshot, now: float) -> Iterator[Metric]:
             series.add_sample(series.name, slug | {"state": state}, count)
         for severity, count in series_by_severity(watch).items():
             drift.add_sample(drift.name, slug | {"severity": severity}, count)
-    yield from (info, series, drift, *gauges.values())
+        for quality in watch.quality:
+            lead = slug | {"lead": format_duration(quality.lead_seconds)}
+            for name, (value_of, _) in PER_LEAD.items():
+                if (one := value_of(quality)) is not None:
+                    leads[name].add_sample(name, lead, one)
+    yield from (info, series, drift, *gauges.values(), *leads.values())
 
 
 def _values(watch: WatchView, now: float) -> dict[str, float | None]:

@@ -20,7 +20,8 @@ from sentinel_core.emitter.production import Production, ProductionLoader, Waiti
 from sentinel_core.errors import StoreError
 from sentinel_core.registry import Active, Version
 from sentinel_core.series import Series
-from sentinel_core.storage import forecast_store, watch_store
+from sentinel_core.storage import forecast_store, quality_store, watch_store
+from sentinel_core.storage.quality_store import Quality
 from sentinel_core.storage.segments import SegmentGoneError
 from sentinel_core.storage.store import Store
 from sentinel_core.storage.watch_store import CounterKey, WatchState
@@ -75,8 +76,8 @@ class Forecasts:
 UNSEEN = WatchState(
     watch_id=0, slug="", selector="", kind=None, scrape_interval=None, scraped_until=None, last_tick_at=None,
     last_error=None, last_error_at=None, series_live=0, buffer_fill=0.0, unlearnt=0, forecast_origin=None,
-    forecast_segment_id=None, scored_until=None, severity=None, drift_mae=None, drift_low=0, drift_high=0,
-    drift_scored=0,
+    forecast_segment_id=None, scored_until=None, verified_until=None, severity=None, drift_mae=None, drift_low=0,
+    drift_high=0, drift_scored=0,
 )  # fmt: skip
 
 
@@ -93,6 +94,7 @@ class WatchView:
     live: Mapping[int, Series] = field(default_factory=dict)
     forecasts: tuple[Forecasts, ...] = ()
     unreadable: str | None = None
+    quality: tuple[Quality, ...] = ()  # of its forecasts over a day, by lead
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class _Known:
     labels: Mapping[int, Series] = field(default_factory=dict)  # live series by fingerprint
     forecasts: tuple[Forecasts, ...] = ()
     unreadable: str | None = None
+    quality: tuple[Quality, ...] = ()
 
 
 _NOTHING = _Known()
@@ -171,6 +174,7 @@ class SnapshotLoader:
             counters = watch_store.counters(connection)
             production, waiting = self._production.read(connection)
             moved = {slug: state for slug, state in states.items() if self._moved(slug, state)}
+            qualities = quality_store.newest(connection) if moved else {}
             labels = self._read_labels(connection, moved)
         self._known = {slug: known for slug, known in self._known.items() if slug in self._watches}
         to_read = []
@@ -179,7 +183,7 @@ class SnapshotLoader:
             if state.forecast_origin is not None and (_issue(state) != _issue(known.state) or known.unreadable):
                 to_read.append(slug)
             kept = _living(known.forecasts, labels[slug]) if state.forecast_origin is not None else ()
-            self._known[slug] = _Known(state, labels[slug], kept)
+            self._known[slug] = _Known(state, labels[slug], kept, quality=qualities.get(state.watch_id, ()))
         for key, group in groupby(sorted(to_read, key=self._segment), key=self._segment):
             self._read_segment(*key, list(group))
         views, dropped = self._views(serving)
@@ -250,7 +254,8 @@ class SnapshotLoader:
                 if block.series:
                     blocks.append(block)
             active = serving.get(known.state.watch_id)
-            views.append(WatchView(watch, known.state, active, known.labels, tuple(blocks), known.unreadable))
+            told = known.labels, tuple(blocks), known.unreadable, known.quality
+            views.append(WatchView(watch, known.state, active, *told))
         return tuple(views), dropped
 
 

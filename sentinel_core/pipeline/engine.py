@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from threadpoolctl import threadpool_limits
 
@@ -23,6 +24,7 @@ from sentinel_core.pipeline import (
     reading,
     scoring,
     serving,
+    verifying,
 )
 from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reports import (
@@ -94,9 +96,12 @@ class Engine:
             return issuing.issue_forecasts(self.context, start, end, mode=mode, slugs=slugs)
 
     def score_drift(self, start: int, end: int, *, mode: str = "live") -> DriftReport:
-        """See `scoring.score_drift`."""
+        """See `scoring.score_drift`; a live one also judges every round of steps that is over, see `verifying`."""
         with collector_paused():
-            return scoring.score_drift(self.context, start, end, mode=mode)
+            report = scoring.score_drift(self.context, start, end, mode=mode)
+            if mode == "live":
+                report = replace(report, verified=tuple(verifying.verify_forecasts(self.context)))
+            return report
 
     def decide_actions(self) -> list[ActionRequest]:
         """See `deciding.decide_actions`."""

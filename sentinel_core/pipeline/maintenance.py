@@ -10,7 +10,7 @@ from sentinel_core.incidents import store as incidents
 from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.windowing import REACH_HOURS
 from sentinel_core.security import audit
-from sentinel_core.storage import model_store, schema, watch_store
+from sentinel_core.storage import model_store, quality_store, schema, watch_store
 from sentinel_core.storage.compaction import DAY_SECONDS, compact
 from sentinel_core.storage.segments import GRACE_SECONDS
 
@@ -35,6 +35,7 @@ def maintain(context: Context) -> dict[str, int]:
         )
     )
     with context.store.database.write() as conn:
+        done["quality_forgotten"] = quality_store.forget(conn, now - parse_duration(config.forecast_retention))
         done["series_forgotten"] = watch_store.forget_series(conn, now - window_retention)
         for watch_id in watch_store.retired_watches(conn, now - window_retention):
             # what served stays, for a watch that returns

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sentinel_core.backtest import Advice, Standing
+from sentinel_core.storage.quality_store import Quality
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,15 @@ class WatchDrift:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """One scoring of forecasts whose time has come."""
+    """One scoring of forecasts whose time has come.
+
+    verified: how good they were over a day, of the watches and leads of which that is told anew
+    """
 
     rows: int
     watches: tuple[WatchDrift, ...]
     failures: Mapping[str, str] = field(default_factory=dict)
+    verified: tuple[Quality, ...] = ()
 
     @property
     def share_low(self) -> float:

@@ -26,6 +26,7 @@ from sentinel_core.storage.forecast_store import LIVE
 from sentinel_core.storage.parquet import Columns
 from sentinel_core.storage.segments import Segment
 from sentinel_core.storage.store import Store
+from sentinel_core.verification import DAY_SECONDS, seasonal_naive
 from sentinel_core.windows import FloatArray, IntArray, Window, grid, positions
 
 DRIFT, MASE, COVERAGE = "_sentinel_drift_mae", "_sentinel_mase", "_sentinel_coverage"
@@ -34,7 +35,6 @@ HELP: Mapping[str, str] = {
     MASE: "MAE of the forecasts of {name} by that of a seasonal naive forecast, by lead.",
     COVERAGE: "Share of {name} within the bounds of its forecasts, by lead.",
 }
-DAY_SECONDS = 86_400
 _BLOCK_CELLS = 4_000_000  # judged at once, or 0.2 GB while it lasts
 _OWN_LABELS = (HORIZON, "sentinel_lead")
 
@@ -280,27 +280,13 @@ def _leads(config: WatchConfig, matching: Matching, suffix: str) -> tuple[int, .
     return tuple(lead for lead in leads if matching.of_label("sentinel_lead", _duration(config, lead)))
 
 
-def _cycle(config: WatchConfig, lead: int) -> int:
-    """Steps in as many days as are over at the origin of a forecast of this lead."""
-    days = -(-lead * config.step_seconds // DAY_SECONDS)
-    return days * DAY_SECONDS // config.step_seconds
-
-
 def _naive(window: Window, config: WatchConfig, leads: Sequence[int], back: int) -> FloatArray:
-    """What a seasonal naive forecast would have said for all but the first `back` steps [n, leads, T - back].
-
-    The value of a day before (of more days where one was not over yet), else the last one known to the forecast.
-    """
-    steps = np.arange(len(window.timestamps))
-    newest = np.maximum.accumulate(np.where(np.isfinite(window.values), steps, 0), axis=1)
-    known = np.take_along_axis(window.values, newest, axis=1)
-    end, naive = len(steps), []
-    for lead in leads:
-        last, cycle = known[:, back - lead : end - lead], cycle_steps(config.step_seconds, lead)
-        before = window.values[:, back - cycle : end - cycle]
-        seasonal = np.isfinite(before) & (DAY_SECONDS % config.step_seconds == 0)
-        naive.append(np.where(seasonal, before, last))
-    return np.stack(naive, axis=1)
+    """What a seasonal naive forecast would have said for all but the first `back` steps [n, leads, T - back]."""
+    end, step = len(window.timestamps), config.step_seconds
+    unknown = np.full((len(window.values), end - back), np.nan)
+    starts = [back - cycle_steps(step, lead) for lead in leads]
+    before = [window.values[:, start : start + end - back] if DAY_SECONDS % step == 0 else unknown for start in starts]
+    return seasonal_naive(window, before, leads)
 
 
 def _samples(asked: _Asked, row: IntArray, ts: IntArray, values: FloatArray) -> Samples:

@@ -30,8 +30,9 @@ from sentinel_core.windows import grid
 HOUR_SECONDS, DAY_SECONDS = 3600, 86_400
 CLOSED_AFTER_SECONDS = 600  # late samples of an hour still come with the next ticks
 ALL_LEADS_SECONDS = 2 * DAY_SECONDS
+VERIFIED_SECONDS = 2 * DAY_SECONDS  # what is told of forecasts is told of their last day
 MERGED_ROWS = {"windows": 8_000_000, "forecasts": 3_000_000, "scores": 4_000_000}  # of one result: about 0.5 GB of RAM
-MERGED_ROWS |= {"events": 4_000_000, "counts": 1_000_000, "psi": 1_500_000}
+MERGED_ROWS |= {"verified": 4_000_000, "events": 4_000_000, "counts": 1_000_000, "psi": 1_500_000}
 
 
 Merge = Callable[[Store, Sequence[Segment], float], Pending]
@@ -66,7 +67,7 @@ def compact(
     """
     done: Counter[str] = Counter()
     retentions = {"windows": window_retention_seconds, "events": event_retention_seconds}
-    retentions |= {"counts": count_retention_seconds, "psi": psi_retention_seconds}
+    retentions |= {"counts": count_retention_seconds, "psi": psi_retention_seconds, "verified": VERIFIED_SECONDS}
     oldest_count = int(now - count_retention_seconds)
     merge_counts = partial(_merge_counts, oldest=oldest_count)
     merges: dict[str, Merge] = {

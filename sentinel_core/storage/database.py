@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sentinel_core.errors import StoreError
 from sentinel_core.storage.schema import changes
 
-SCHEMA_REVISION = "0003"  # the newest file in migrations/versions; a test proves it
+SCHEMA_REVISION = "0004"  # the newest file in migrations/versions; a test proves it
 MIGRATIONS = Path(__file__).parent / "migrations"
 WAL_ATTEMPTS = 100  # five seconds for processes that open a new file at once
 LOCK_SECONDS = 60.0  # a write transaction takes milliseconds; after a minute of queueing somebody is stuck

@@ -23,6 +23,7 @@ DAY_SECONDS = 86_400
 KEYS: Mapping[str, tuple[str, ...]] = {
     "forecasts": ("watch", "fp", "origin", "ts", "mode"),
     "scores": ("watch", "fp", "ts"),
+    "verified": ("watch", "fp", "ts", "lead"),
 }
 _MIX = np.int64(-7046029254386353131)  # 2^64 / golden ratio, odd: spreads keys over 64 bits
 
@@ -42,6 +43,28 @@ def write_scores(
 ) -> Pending:
     """Put scores on the disk (columns of the dataset `scores`, any row order): one file per UTC day."""
     return _write(store, "scores", step_seconds, columns, np.asarray(columns["ts"], np.int64) // DAY_SECONDS, now)
+
+
+def write_verified(
+    store: Store, step_seconds: int, columns: Mapping[str, NDArray[Any]], *, now: float | None = None
+) -> Pending:
+    """Put what a round has found on the disk (columns of the dataset `verified`, any row order)."""
+    return _write(store, "verified", step_seconds, columns, np.asarray(columns["ts"], np.int64) // DAY_SECONDS, now)
+
+
+def verified_since(
+    store: Store, step_seconds: int, after: int, until: int, fresh: Mapping[str, NDArray[Any]]
+) -> Mapping[str, NDArray[Any]]:
+    """Add up what rounds that ended in (after, until) have found, and a fresh one: a row per (watch, fp, lead)."""
+    sums = ", ".join(f"sum({name})::double as {name}" for name in ("n", "below", "above", "error", "bias", "naive"))
+    columns = "watch, fp, lead, n, below, above, error, bias, naive"
+    stored = f"select {columns} from {{files}} where ts > {after} and ts < {until}"
+    sql = f"select watch, fp, lead, {sums} from ({stored} union all select {columns} from fresh) group by all"
+
+    def read(some: list[Segment]) -> Mapping[str, NDArray[Any]]:
+        return store.segments.query(some, sql, {"fresh": fresh}) if some else fresh
+
+    return store.segments.live("verified", str(step_seconds), after, until, read)
 
 
 def read_forecasts(

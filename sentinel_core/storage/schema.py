@@ -54,12 +54,31 @@ watch_state = sa.Table(  # one row per watch, rewritten by every tick
     sa.Column("forecast_origin", sa.BigInteger),
     sa.Column("forecast_segment_id", sa.Integer, sa.ForeignKey("segments.id")),
     sa.Column("scored_until", sa.BigInteger),
+    sa.Column("verified_until", sa.BigInteger),  # end of the newest round of forecast_quality
     sa.Column("severity", sa.String(8)),  # none | low | high
     sa.Column("drift_mae", sa.Float),  # of the worst series, in the watch's drift_unit
     sa.Column("drift_low", sa.Integer, nullable=False, server_default="0"),  # series at low severity
     sa.Column("drift_high", sa.Integer, nullable=False, server_default="0"),
     sa.Column("drift_scored", sa.Integer, nullable=False, server_default="0"),  # series with a verdict
     sa.Column("unlearnt", sa.Integer, nullable=False, server_default="0"),  # live series no version has learnt
+)
+
+forecast_quality = sa.Table(  # how good the forecasts of a watch and lead were over the day before `ts`
+    "forecast_quality",
+    metadata,
+    sa.Column("watch_id", sa.Integer, sa.ForeignKey("watches.id"), primary_key=True),
+    sa.Column("ts", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("lead_seconds", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("samples", sa.BigInteger, nullable=False),
+    sa.Column("series", sa.Integer, nullable=False),
+    sa.Column("mae", sa.Float, nullable=False),  # median over series, as the others; see verification.Quality
+    sa.Column("mase", sa.Float),
+    sa.Column("bias", sa.Float, nullable=False),
+    sa.Column("coverage", sa.Float, nullable=False),
+    sa.Column("above", sa.Float, nullable=False),
+    sa.Column("level", sa.Float, nullable=False),
+    sa.Column("better_share", sa.Float, nullable=False),
+    sa.Index("forecast_quality_ts", "ts"),  # retention
 )
 
 coverage = sa.Table(  # spans of the grid that were asked for, merged; holes are what a backfill has to fill

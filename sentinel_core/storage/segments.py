@@ -48,6 +48,18 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
         "mae": np.float64,  # mean |residual| over the leads that target ts, in the metric's unit
         "scaled": np.float64,  # the same, each lead divided by that lead's held-back training MAE
     },
+    "verified": {  # of a round of steps, what forecasts of one series and lead turned out to be; rounds add up
+        "watch": np.int32,
+        "fp": np.int64,
+        "ts": np.int64,  # end of the round
+        "lead": np.int16,
+        "n": np.int32,
+        "below": np.int32,  # actuals below the lower bound
+        "above": np.int32,
+        "error": np.float64,  # sum of |actual - forecast|
+        "bias": np.float64,  # sum of actual - forecast
+        "naive": np.float64,  # sum of |actual - seasonal naive|
+    },
     "events": {
         "model": np.int32,
         "ts": np.int64,  # event time, whole seconds
@@ -86,7 +98,7 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
 # Rows per Parquet row group, the unit that a reader can skip. Windows are sorted by series, so a group is some series
 # over the whole span; forecasts by target time, of which a tick reads one step: small groups.
 # Events, counts and PSI are sorted by model, and often a few models are asked for.
-ROW_GROUPS = {"windows": 122_880, "forecasts": 20_480, "scores": 122_880}
+ROW_GROUPS = {"windows": 122_880, "forecasts": 20_480, "scores": 122_880, "verified": 122_880}
 ROW_GROUPS |= {"events": 20_480, "counts": 20_480, "psi": 20_480}
 GRACE_SECONDS = 3600.0  # a reader that listed a file has this long to open it
 _PROBED = 5  # of the newest files; one or two may be lost to a crash or to a person

@@ -42,6 +42,7 @@ class WatchState:
     forecast_origin: int | None
     forecast_segment_id: int | None
     scored_until: int | None
+    verified_until: int | None
     severity: str | None
     drift_mae: float | None
     drift_low: int
