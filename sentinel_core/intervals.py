@@ -1,8 +1,8 @@
 """Bounds per lead, calibrated on the residuals of held-back origins: offsets that are added to a forecast.
 
-Each residual is measured in units of its series' scale at its lead. A quantile of these units comes half from the
-series' own residuals, at the rank that is honest for so few (conformal prediction: Vovk, 2005), and half from those of
-all series of the watch, each in units of a scale that left it out. The more origins, the more the series' own count;
+Each residual is measured in units of its series' scale at its lead. A quantile of these units comes in part from the
+series' own residuals, at the rank that is honest for so few (conformal prediction: Vovk, 2005), else from those of all
+series of the watch, each in units of a scale that left it out. The more origins, the more the series' own count;
 where neighbouring origins have the same residuals, as far leads have, many of them count as few.
 """
 
@@ -13,7 +13,8 @@ import numpy as np
 from sentinel_core.models.rows import between_knots, knots
 from sentinel_core.windows import FloatArray, IntArray
 
-FEW_ORIGINS = 24  # so many own origins count as much as the whole fleet's
+FEW_ORIGINS = 60  # so many own origins that say something new count as much as the whole fleet's
+FEW_VALUES = 24  # of the whole fleet count as much as the normal distribution
 LEAD_BAND = 1.5  # neighbouring leads up to this factor away speak for a lead
 BAND_LEADS = 8  # of which at most so many are looked at
 FLEET_VALUES = 50_000  # a quantile of the fleet from so many values is sure to a hundredth
@@ -153,7 +154,7 @@ def _fleet_quantiles(errors: FloatArray, tails: tuple[float, float]) -> FloatArr
     assumed = np.array([-normal, normal])
     if not len(units):
         return assumed
-    trust = usable.any(axis=2).sum() / (usable.any(axis=2).sum() + FEW_ORIGINS)
+    trust = usable.any(axis=2).sum() / (usable.any(axis=2).sum() + FEW_VALUES)
     found: FloatArray = np.quantile(units[:: 1 + len(units) // FLEET_VALUES], tails)
     blended: FloatArray = trust * found + (1 - trust) * assumed
     return blended
