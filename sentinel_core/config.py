@@ -55,6 +55,7 @@ class WatchConfig:
     drift_unit: str = "mae"  # or "scaled": multiples of the training MAE
     drift_window: int = 60  # scored steps
     drift_cooldown: str = "15m"
+    anomaly_quiet: str = "1h"  # after an alarm, what is no worse scores at most 1
     kind: str = "auto"  # "gauge", "counter" (forecast as a rate per second), "auto": from metadata
     model_params: Mapping[str, Any] = field(default_factory=dict)
     model_timeout: str = "60s"  # one call of a person's own model
@@ -86,6 +87,11 @@ class WatchConfig:
     def history_steps(self) -> int:
         """The most a model is trained on."""
         return parse_duration(self.history) // self.step_seconds
+
+    @cached_property
+    def quiet_steps(self) -> int:
+        """How long an alarm keeps a series' anomaly score quiet."""
+        return -(-parse_duration(self.anomaly_quiet) // self.step_seconds)
 
     @cached_property
     def selector(self) -> str:

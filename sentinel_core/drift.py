@@ -48,12 +48,7 @@ def score(
     where there are any (a higher number may have been rolled back), else the newest's. Rows without an actual fall
     away.
     """
-    row = np.searchsorted(actuals.fingerprints, fingerprint)
-    column = (timestamp - actuals.timestamps[0]) // actuals.step_seconds if len(actuals.timestamps) else timestamp
-    known = (row < len(actuals.fingerprints)) & (column >= 0) & (column < len(actuals.timestamps))
-    known[known] = actuals.fingerprints[row[known]] == fingerprint[known]
-    residual = np.full(len(forecast), np.nan)
-    residual[known] = np.abs(actuals.values[row[known], column[known]] - forecast[known])
+    residual = np.abs(actuals.at(fingerprint, timestamp) - forecast)
     keep = np.isfinite(residual)
     order = np.flatnonzero(keep)
     preferred = (-version[order], ~serving[order])

@@ -28,6 +28,7 @@ MAX_STEPS = {
     "horizon": 10_000,  # leads are stored as int16, and Prometheus refuses more than 11,000 points
     "lookback": 20_000,  # each tick reads it: 1.6 GB for 10,000 series
     "history": 1_000_000,  # 8 MB a series; 173 days at 15s, two years at 1m
+    "anomaly_quiet": 720,  # each tick reads its scores: 0.2 GB for 10,000 series; an hour at 5s, half a day at 1m
 }
 _MONITORING_SPANS = ("monitor_step", "event_retention", "psi_retention", "incident_retention", "audit_retention")
 MAX_SECONDS = 3_660 * 86_400  # ten years: nobody has more, and arithmetic on times stays within 64 bits
@@ -268,7 +269,7 @@ def _watch_problems(watch: "WatchConfig", typed: set[str]) -> list[str]:
     found: list[str] = []
     if typed.issuperset({"metric", "labels", "query", "name", "kind"}):
         found += _target_problems(watch)
-    if typed.issuperset({"granularity", "horizon", "lookback", "history"}):
+    if typed.issuperset({"granularity", "horizon", "lookback", "history", "anomaly_quiet"}):
         found += _grid_problems(watch)
     for name in ("drift_cooldown", "model_timeout"):
         if name in typed:
@@ -329,9 +330,8 @@ def _target_problems(watch: "WatchConfig") -> Iterator[str]:
 
 def _grid_problems(watch: "WatchConfig") -> list[str]:
     found: list[str] = []
-    step, horizon, lookback, history = (
-        _duration(getattr(watch, name), name, found) for name in ("granularity", "horizon", "lookback", "history")
-    )
+    names = ("granularity", "horizon", "lookback", "history", "anomaly_quiet")
+    step, horizon, lookback, history, quiet = (_duration(getattr(watch, name), name, found) for name in names)
     if step is not None and step < MIN_STEP_SECONDS:
         found.append(f"granularity: {watch.granularity} is shorter than a tick can keep up with; write 15s or more")
     for name, seconds in (("horizon", horizon), ("lookback", lookback)):
@@ -344,8 +344,8 @@ def _grid_problems(watch: "WatchConfig") -> list[str]:
             found.append(
                 f"{name}: {getattr(watch, name)} is not a multiple of granularity {watch.granularity}; write {nearest}"
             )
-    for name, seconds in (("horizon", horizon), ("lookback", lookback), ("history", history)):
-        if step and seconds and seconds // step > MAX_STEPS[name]:
+    for name, seconds in zip(names[1:], (horizon, lookback, history, quiet), strict=True):
+        if step and step >= MIN_STEP_SECONDS and seconds and seconds // step > MAX_STEPS[name]:
             found.append(f"{name}: {seconds // step:,} steps; at most {MAX_STEPS[name]:,}: take a longer granularity")
     if horizon and lookback and history and history < lookback + horizon:
         least = format_duration(lookback + horizon)

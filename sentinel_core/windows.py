@@ -34,6 +34,16 @@ class Window:
         """The newest timestamp, unix seconds."""
         return int(self.timestamps[-1])
 
+    def at(self, fingerprints: IntArray, timestamps: IntArray) -> FloatArray:
+        """The value of each (series, time) [rows]; NaN where it is a gap or outside of the window."""
+        found = np.full(len(fingerprints), np.nan)
+        if self.values.size:
+            row, known = positions(self.fingerprints, fingerprints)
+            column = (timestamps - self.timestamps[0]) // self.step_seconds
+            known &= (column >= 0) & (column < len(self.timestamps))
+            found[known] = self.values[row[known], column[known]]
+        return found
+
     def until(self, timestamp: int) -> "Window":
         """The part at or before `timestamp` (views, no copies)."""
         return self.columns(slice(0, int(np.searchsorted(self.timestamps, timestamp, side="right"))))

@@ -36,6 +36,8 @@ CROSSING: Mapping[str, str] = {
     PROBABILITY: "Probability that {name} gets across a threshold within the horizon.",
     TIME: "Median time until {name} gets across a threshold; only where it is within the horizon.",
 }
+ANOMALY = "_sentinel_anomaly_score"
+ANOMALY_HELP = "How unusual the newest {name} is: 0 as forecast, 1 at the edge of its bounds."
 
 
 def version_label(version: int) -> str:
@@ -49,13 +51,17 @@ def version_label(version: int) -> str:
 
 @dataclass
 class _Labels:
-    """The label part of every gauge of one block, row by row and lead by lead, and what it was made of."""
+    """The label part of every gauge of one block, row by row and lead by lead, and what it was made of.
+
+    own: that of gauges of a series as a whole, row by row
+    """
 
     series: tuple[Series, ...]
     versions: NDArray[np.int32]
     leads: NDArray[np.int64]
     horizon: str
     texts: list[bytes]
+    own: list[bytes]
 
     def fits(self, block: Forecasts) -> bool:
         return (
@@ -98,7 +104,8 @@ class ForecastRenderer:
         known = self._labels.get(key)
         if known and known.fits(block):
             return known
-        return _Labels(block.series, block.versions, block.leads, block.horizon, list(_label_texts(block)))
+        texts = list(_label_texts(block)), list(_own_texts(block))
+        return _Labels(block.series, block.versions, block.leads, block.horizon, *texts)
 
     def _families(self, blocks: Sequence[Forecasts]) -> Iterator[bytes]:
         # Every line starts, not ends, with its newline: the values come from one split and need no suffix then.
@@ -110,15 +117,33 @@ class ForecastRenderer:
                 for block in members:
                     labels = self._labels[block.slug, block.name].texts
                     yield from _lines(b"\n" + family.encode(), labels, getattr(block, attribute).ravel())
-            crossing = [
-                (block, one, list(_crossing_labels(block, one))) for block in members for one in block.crossings
+            unusual = [
+                (self._labels[block.slug, block.name].own, block.anomaly)
+                for block in members
+                if np.isfinite(block.anomaly).any()
             ]
-            for suffix, help_text in CROSSING.items() if crossing else ():
-                family = f"{name}{suffix}"
-                yield f"\n# HELP {family} {help_text.format(name=name)}\n# TYPE {family} gauge".encode()
-                for block, one, labels in crossing:
-                    values = one.probability if suffix == PROBABILITY else one.seconds(block.step_seconds)
-                    yield from _lines(b"\n" + family.encode(), labels, values)
+            yield from _of_series(name + ANOMALY, ANOMALY_HELP.format(name=name), unusual)
+            crossing = [(self._crossing_labels(block, one), block, one) for block in members for one in block.crossings]
+            for suffix, help_text in CROSSING.items():
+                parts = [
+                    (labels, one.probability if suffix == PROBABILITY else one.seconds(block.step_seconds))
+                    for labels, block, one in crossing
+                ]
+                yield from _of_series(name + suffix, help_text.format(name=name), parts)
+
+    def _crossing_labels(self, block: Forecasts, crossing: Crossing) -> list[bytes]:
+        threshold = f",sentinel_threshold={quote(str(crossing.threshold))}}} ".encode()
+        return [own.removesuffix(b"} ") + threshold for own in self._labels[block.slug, block.name].own]
+
+
+def _of_series(
+    family: str, help_text: str, parts: Sequence[tuple[list[bytes], NDArray[np.float64]]]
+) -> Iterator[bytes]:
+    """A family of one gauge for each series; none where nothing is in it."""
+    if parts:
+        yield f"\n# HELP {family} {help_text}\n# TYPE {family} gauge".encode()
+    for labels, values in parts:
+        yield from _lines(b"\n" + family.encode(), labels, values)
 
 
 def _label_texts(block: Forecasts) -> Iterator[bytes]:
@@ -131,10 +156,10 @@ def _label_texts(block: Forecasts) -> Iterator[bytes]:
             yield f"{start}{step}{end}".encode()
 
 
-def _crossing_labels(block: Forecasts, crossing: Crossing) -> Iterator[bytes]:
-    own = f"sentinel_horizon={quote(block.horizon)},sentinel_threshold={quote(str(crossing.threshold))}}} "
+def _own_texts(block: Forecasts) -> Iterator[bytes]:
+    horizon = f"sentinel_horizon={quote(block.horizon)}}} "
     for series in block.series:
-        yield ("{" + "".join(f"{key}={quote(value)}," for key, value in series.labels) + own).encode()
+        yield ("{" + "".join(f"{key}={quote(value)}," for key, value in series.labels) + horizon).encode()
 
 
 def _lines(head: bytes, labels: list[bytes], values: NDArray[np.float64]) -> Iterator[bytes]:

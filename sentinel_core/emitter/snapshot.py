@@ -26,7 +26,9 @@ from sentinel_core.storage.segments import SegmentGoneError
 from sentinel_core.storage.store import Store
 from sentinel_core.storage.watch_store import CounterKey, WatchState
 from sentinel_core.thresholds import Crossing, crossings
+from sentinel_core.windows import FloatArray, IntArray, positions
 
+SCORE_SECONDS = 300  # a score stands for as long, or a step: not every series has a sample at every step
 RETRY_SECONDS = 5.0  # for what could not be read: a file may come back without a commit
 _COLUMNS = ("watch", "fp", "lead", "mean", "lower", "upper", "version")
 
@@ -41,6 +43,7 @@ class Forecasts:
     versions: int32 [n]: the version that last fitted the series, 0 for its last value, -v for pooled by version v
     mean, lower, upper: float64 [n, leads]; NaN where there is no forecast
     crossings: of each of the watch's thresholds, over the whole horizon
+    anomaly:  float64 [n], how unusual the newest value that has been scored was; NaN where none has been of late
     """
 
     slug: str
@@ -55,6 +58,7 @@ class Forecasts:
     mean: NDArray[np.float64]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
+    anomaly: NDArray[np.float64]
     crossings: tuple[Crossing, ...] = ()
 
     def at_leads(self, chosen: NDArray[np.bool_]) -> "Forecasts":
@@ -66,7 +70,7 @@ class Forecasts:
         """The same with some series only, by mask; itself when that is all of them, so that caches still know it."""
         if chosen.all():
             return self
-        arrays = ("fingerprints", "versions", "mean", "lower", "upper")
+        arrays = ("fingerprints", "versions", "mean", "lower", "upper", "anomaly")
         cut: dict[str, Any] = {name: getattr(self, name)[chosen] for name in arrays}
         cut["crossings"] = tuple(one.of_series(chosen) for one in self.crossings)
         return replace(self, series=tuple(self.series[i] for i in np.flatnonzero(chosen)), **cut)
@@ -126,6 +130,7 @@ class _Known:
     forecasts: tuple[Forecasts, ...] = ()
     unreadable: str | None = None
     quality: tuple[Quality, ...] = ()
+    scores: tuple[IntArray, FloatArray] = (np.empty(0, np.int64), np.empty(0))  # by ascending fingerprint
 
 
 _NOTHING = _Known()
@@ -177,15 +182,24 @@ class SnapshotLoader:
             qualities = quality_store.newest(connection) if moved else {}
             labels = self._read_labels(connection, moved)
         self._known = {slug: known for slug, known in self._known.items() if slug in self._watches}
-        to_read = []
+        to_read, to_score = [], []
         for slug, state in moved.items():
             known = self._known.get(slug, _NOTHING)
             if state.forecast_origin is not None and (_issue(state) != _issue(known.state) or known.unreadable):
                 to_read.append(slug)
+            scored = state.scored_until is not None
+            if scored and (state.scored_until != known.state.scored_until or known.unreadable):
+                to_score.append(slug)
             kept = _living(known.forecasts, labels[slug]) if state.forecast_origin is not None else ()
-            self._known[slug] = _Known(state, labels[slug], kept, quality=qualities.get(state.watch_id, ()))
+            quality = qualities.get(state.watch_id, ())
+            self._known[slug] = _Known(state, labels[slug], kept, quality=quality, scores=known.scores)
         for key, group in groupby(sorted(to_read, key=self._segment), key=self._segment):
             self._read_segment(*key, list(group))
+        for until, group in groupby(sorted(to_score, key=self._scored), key=self._scored):
+            self._read_scores(*until, list(group))
+        for slug in {*to_read, *to_score}:
+            known = self._known[slug]
+            self._known[slug] = replace(known, forecasts=tuple(_scored(one, *known.scores) for one in known.forecasts))
         views, dropped = self._views(serving)
         before = self._snapshot.watches
         unchanged = len(views) == len(before) and all(map(_same, views, before))
@@ -238,6 +252,24 @@ class SnapshotLoader:
                 lost = "its newest forecast is not in the data store any more; the next tick makes another"
                 self._known[slug] = replace(known, unreadable=lost)
 
+    def _scored(self, slug: str) -> tuple[int, int]:
+        return self._watches[slug].step_seconds, self._known[slug].state.scored_until or 0
+
+    def _read_scores(self, step_seconds: int, until: int, slugs: Sequence[str]) -> None:
+        """Read each series' newest anomaly score of some watches of one granularity; of long ago none."""
+        since = until - max(SCORE_SECONDS, step_seconds) + 1
+        try:
+            rows = forecast_store.read_scores(self._store, step_seconds, since, until)
+        except StoreError as error:
+            for slug in slugs:
+                self._known[slug] = replace(self._known[slug], unreadable=str(error))
+            return
+        for slug in slugs:
+            known = self._known[slug]
+            mine = (rows["watch"] == known.state.watch_id) & np.isfinite(rows["anomaly"])
+            fingerprints, newest = np.unique(rows["fp"][mine][::-1], return_index=True)  # rows are sorted by time
+            self._known[slug] = replace(known, scores=(fingerprints, rows["anomaly"][mine][::-1][newest]))
+
     def _views(self, serving: Mapping[int, tuple[Active, Version]]) -> tuple[tuple[WatchView, ...], int]:
         views, dropped = [], 0
         shown: dict[tuple[str, str], NDArray[np.int64]] = {}
@@ -270,6 +302,15 @@ def _same(view: WatchView, before: WatchView) -> bool:
         and len(view.forecasts) == len(before.forecasts)
         and all(one is other for one, other in zip(view.forecasts, before.forecasts, strict=True))
     )
+
+
+def _scored(block: Forecasts, fingerprints: IntArray, scores: FloatArray) -> Forecasts:
+    """A block with its series' scores; itself where they are what it has."""
+    anomaly = np.full(len(block.fingerprints), np.nan)
+    if len(fingerprints):
+        row, known = positions(fingerprints, block.fingerprints)
+        anomaly[known] = scores[row[known]]
+    return block if np.array_equal(anomaly, block.anomaly, equal_nan=True) else replace(block, anomaly=anomaly)
 
 
 def _issue(state: WatchState) -> tuple[int, int]:
@@ -306,5 +347,6 @@ def _blocks(watch: WatchConfig, origin: int, rows: Mapping[str, NDArray[Any]], k
         cut = {key: matrix[chosen] for key, matrix in matrices.items()}
         head = (watch.slug, name, watch.horizon, watch.step_seconds, origin)
         met = crossings(**cut, level=watch.level, thresholds=watch.thresholds) if whole else ()
-        blocks.append(Forecasts(*head, members, mine, leads, versions[chosen], **cut, crossings=met))
+        unscored = np.full(len(mine), np.nan)
+        blocks.append(Forecasts(*head, members, mine, leads, versions[chosen], **cut, anomaly=unscored, crossings=met))
     return tuple(blocks)

@@ -1,4 +1,4 @@
-"""Score the forecasts whose time has come, and keep each watch's drift."""
+"""Score the forecasts whose time has come, and keep each watch's drift and how unusual each series is."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reading import late_steps
 from sentinel_core.pipeline.reports import DriftReport, WatchDrift
 from sentinel_core.pipeline.serving import load_serving
+from sentinel_core.pipeline.unusual import unusual
 from sentinel_core.storage import forecast_store, watch_store, windows_store
 from sentinel_core.storage.forecast_store import LIVE, REPLAY, row_keys
 from sentinel_core.windows import FloatArray, IntArray, inside, unique
@@ -122,21 +123,23 @@ def score_drift(context: Context, start: int, end: int, *, mode: str = "live") -
             done = min((state.scored_until for state in mine if state.scored_until is not None), default=last)
             # older scores are in no verdict: a watch that was away for weeks must not make a tick read them all
             first = max(min(done, last) - late_steps(step) * step, last - _span(watches) * step)
-        scores = _score(context, step, first, last, served, LIVE)
-        rows += len(scores.mae)
-        kept = _new_or_serving(context, step, first, last, served, _columns(scores))
+        longest = max(watch.quiet_steps for watch in watches)
+        back = max(longest, _span(watches)) if mode == "live" else longest
+        stored = forecast_store.read_scores(context.store, step, first - back * step, last)
+        scores = _score(context, step, first, last, served, LIVE, stored)
+        rows += len(scores["ts"])
+        kept = _new_or_serving(stored, served, scores)
         pending = [forecast_store.write_scores(context.store, step, kept)] if len(kept["ts"]) else []
         updates: list[dict[str, object]] = []
         if mode == "live":
-            stored = _recent(context, step, last, watches)
             joined = {name: np.concatenate([stored[name], values]) for name, values in kept.items()}
             verdicts = _judge(served, *_rolling(served, joined, step, last))
             until = [min(last, state.scraped_until or last) for state in mine]  # one that fails alone is behind
             updates = list(map(_update, served.ids, until, verdicts))
             found += verdicts
         else:
-            replayed = _score(context, step, first, last, served, REPLAY)
-            rows += len(replayed.mae)
+            replayed = _score(context, step, first, last, served, REPLAY, stored)
+            rows += len(replayed["ts"])
             found += _judge_span(served, replayed)
         with context.store.database.write() as conn:
             context.store.segments.commit(conn, pending)
@@ -155,13 +158,17 @@ def drifting(context: Context, watch: WatchConfig, fitted: Fitted, end: int) -> 
     return _severity(served, *_rolling(served, stored, watch.step_seconds, end))
 
 
-def _score(context: Context, step: int, first: int, last: int, served: _Served, mode: int) -> drift.Scores:
+def _score(
+    context: Context, step: int, first: int, last: int, served: _Served, mode: int, stored: Columns
+) -> dict[str, NDArray[Any]]:
+    """Rows of the `scores` dataset, of forecasts about [first, last]; stored: those of the steps before too."""
     rows = forecast_store.forecasts_for(context.store, step, first, last, mode=mode)
     wanted = np.isin(rows["watch"], served.ids) & served.counted(rows)
     rows = {name: values[wanted] for name, values in rows.items()}
     position, current = served.find(rows)
     lead = np.minimum(rows["lead"].astype(np.int64), served.mae.shape[1]) - 1
-    return drift.score(
+    actuals = windows_store.read_window(context.store, step, unique(rows["fp"]), first, last)
+    scores = drift.score(
         rows["watch"],
         rows["fp"],
         rows["ts"],
@@ -169,12 +176,10 @@ def _score(context: Context, step: int, first: int, last: int, served: _Served, 
         rows["mean"],
         np.where(current, served.mae[position, lead], np.nan),
         current,
-        windows_store.read_window(context.store, step, unique(rows["fp"]), first, last),
+        actuals,
     )
-
-
-def _columns(scores: drift.Scores) -> dict[str, NDArray[Any]]:
-    """Rows of the `scores` dataset."""
+    quiet = {watch_id: watch.quiet_steps for watch_id, watch in zip(served.ids, served.watches, strict=True)}
+    about = scores.watch, scores.fingerprint, scores.timestamp
     return {
         "watch": scores.watch,
         "fp": scores.fingerprint,
@@ -182,15 +187,13 @@ def _columns(scores: drift.Scores) -> dict[str, NDArray[Any]]:
         "version": scores.version,
         "mae": scores.mae,
         "scaled": scores.scaled,
+        "anomaly": unusual(about, rows, actuals, stored, quiet),
     }
 
 
-def _new_or_serving(
-    context: Context, step: int, first: int, last: int, served: _Served, fresh: dict[str, NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
+def _new_or_serving(stored: Columns, served: _Served, fresh: Columns) -> dict[str, NDArray[Any]]:
     """What may be stored. A version that no longer serves keeps the score it once got: its training MAE, by which that
     was scaled, is not known here any more, and a rollback to it will want it."""
-    stored = forecast_store.read_scores(context.store, step, first, last)
     _, serving = served.find(fresh)
     known = np.isin(_score_keys(fresh), _score_keys(stored))
     keep = serving | ~known
@@ -263,12 +266,11 @@ def _judge(served: _Served, rolling: FloatArray, scored: IntArray) -> list[Watch
     ]
 
 
-def _judge_span(served: _Served, scores: drift.Scores) -> list[WatchDrift]:
+def _judge_span(served: _Served, rows: Columns) -> list[WatchDrift]:
     """How replayed forecasts did over a whole span, of watches that have any; whatever version made them."""
-    rows = _columns(scores)
     position, known = served.locate(rows["watch"], rows["fp"])
     in_mae = served.each([watch.drift_unit == "mae" for watch in served.watches])
-    value = np.where(in_mae[position], scores.mae, scores.scaled) if len(position) else scores.mae
+    value = np.where(in_mae[position], rows["mae"], rows["scaled"]) if len(position) else rows["mae"]
     known &= np.isfinite(value)
     count = np.bincount(position[known], minlength=len(served.versions))
     total = np.bincount(position[known], weights=value[known], minlength=len(served.versions))

@@ -1,7 +1,8 @@
 """How good forecasts have been, over time: drift MAE of each series, MASE and coverage of each series and lead.
 
-A forecast is judged at the time that it was about. Everything is over the last `drift_window` scored steps before
-that, of which the oldest is at most twice as many steps ago, as the drift of a watch is.
+And how unusual what came was. A forecast is judged at the time that it was about. All but anomaly scores are over the
+last `drift_window` scored steps before that, of which the oldest is at most twice as many steps ago, as the drift of a
+watch is.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 
 from sentinel_core.config import SentinelConfig, WatchConfig
 from sentinel_core.durations import format_duration, parse_duration
+from sentinel_core.emitter.exposition import ANOMALY
 from sentinel_core.models.seasonal_naive import cycle_steps
 from sentinel_core.promql import matchers as language
 from sentinel_core.promql.limits import Budget
@@ -30,10 +32,12 @@ from sentinel_core.verification import DAY_SECONDS, seasonal_naive
 from sentinel_core.windows import FloatArray, IntArray, Window, grid, positions
 
 DRIFT, MASE, COVERAGE = "_sentinel_drift_mae", "_sentinel_mase", "_sentinel_coverage"
+_OF_ALL_LEADS = (DRIFT, ANOMALY)
 HELP: Mapping[str, str] = {
     DRIFT: "Rolling error of the forecasts of {name}, in the drift_unit of its watch.",
     MASE: "MAE of the forecasts of {name} by that of a seasonal naive forecast, by lead.",
     COVERAGE: "Share of {name} within the bounds of its forecasts, by lead.",
+    ANOMALY: "How unusual {name} was: 0 as forecast, 1 at the edge of its bounds.",
 }
 _BLOCK_CELLS = 4_000_000  # judged at once, or 0.2 GB while it lasts
 _OWN_LABELS = (HORIZON, "sentinel_lead")
@@ -45,7 +49,7 @@ class _Asked:
 
     start, until: unix seconds, of the samples
     rows:         of members, ascending
-    leads:        steps; none of DRIFT, which is of all leads
+    leads:        steps; none of DRIFT and ANOMALY, which are of all leads
     """
 
     watch_id: int
@@ -98,10 +102,10 @@ class _Asked:
 
 
 class QualitySource(SampledSource):
-    """Series of DRIFT, MASE and COVERAGE of the configured watches; threads may share it.
+    """Series of the names in HELP of the configured watches; threads may share it.
 
-    Labels: the series' own and sentinel_horizon, of the latter two sentinel_lead. Where two watches forecast the same
-    series for the same horizon, the first one is told of, as on /metrics.
+    Labels: the series' own and sentinel_horizon, of MASE and COVERAGE sentinel_lead. Where two watches forecast the
+    same series for the same horizon, the first one is told of, as on /metrics.
     """
 
     def __init__(self, store: Store, config: Callable[[], SentinelConfig], watches: Watches) -> None:
@@ -166,18 +170,22 @@ class QualitySource(SampledSource):
         parts = []
         for one in chain.from_iterable(map(_blocks, asked)):
             budget.check()
-            parts.append(self._drift(one) if one.suffix == DRIFT else self._by_lead(one))
+            parts.append(self._of_all_leads(one) if one.suffix in _OF_ALL_LEADS else self._by_lead(one))
         return joined(parts)
 
-    def _drift(self, asked: _Asked) -> Samples:
-        """As the pipeline judges: of each version by itself, whatever was scored of another in between."""
+    def _of_all_leads(self, asked: _Asked) -> Samples:
+        """ANOMALY as scored; DRIFT as judged: of each version by itself, whatever was scored of another in between."""
         step, fingerprints = asked.config.step_seconds, asked.fingerprints
         some = None if asked.is_everybody else fingerprints
         scores = forecast_store.read_scores(self._store, step, asked.first, asked.until, fingerprints=some)
         unit = "mae" if asked.config.drift_unit == "mae" else "scaled"
+        column = scores["anomaly" if asked.suffix == ANOMALY else unit]
         row, mine = positions(fingerprints, scores["fp"])
-        mine &= (scores["watch"] == asked.watch_id) & np.isfinite(scores[unit])
-        row, ts, version, errors = row[mine], scores["ts"][mine], scores["version"][mine], scores[unit][mine]
+        mine &= (scores["watch"] == asked.watch_id) & np.isfinite(column)
+        row, ts, version, errors = row[mine], scores["ts"][mine], scores["version"][mine], column[mine]
+        if asked.suffix == ANOMALY:
+            order = np.lexsort((ts, row))
+            return _samples(asked, row[order], ts[order], errors[order])
         order = np.lexsort((ts, version, row))
         row, ts, version = row[order], ts[order], version[order]
         group = np.cumsum(np.append(False, (row[1:] != row[:-1]) | (version[1:] != version[:-1])))[: len(row)]
@@ -273,8 +281,8 @@ def _blocks(asked: _Asked) -> Iterator[_Asked]:
 
 
 def _leads(config: WatchConfig, matching: Matching, suffix: str) -> tuple[int, ...]:
-    """The leads that are asked for; of DRIFT, which has no such label, one that stands for none."""
-    if suffix == DRIFT:
+    """The leads that are asked for; of DRIFT and ANOMALY, which have no such label, one that stands for none."""
+    if suffix in _OF_ALL_LEADS:
         return (0,) if matching.of_label("sentinel_lead", "") else ()
     leads = range(1, config.horizon_steps + 1)
     return tuple(lead for lead in leads if matching.of_label("sentinel_lead", _duration(config, lead)))

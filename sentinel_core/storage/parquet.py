@@ -1,7 +1,7 @@
 """Parquet files through an in-memory DuckDB: numpy columns in, numpy columns out. Never a `.duckdb` file."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -51,21 +51,36 @@ class ParquetEngine:
             ).fetchall()  # results stream: an unread one would keep the connection busy
 
     def read(
-        self, addresses: Sequence[str], columns: Sequence[str], where: str | None = None, parameters: Sequence[Any] = ()
+        self,
+        addresses: Sequence[str],
+        columns: Sequence[str],
+        where: str | None = None,
+        parameters: Sequence[Any] = (),
+        *,
+        optional: Collection[str] = (),
     ) -> Columns:
         """Read columns of files: all rows of the first, then of the second, …; order within a file only without `in`.
+
+        optional: columns of numbers that some or all of the files may lack; NaN there
 
         Raises duckdb.Error where a file is missing or is not Parquet.
         """
         condition = f" where {where}" if where else ""
-        files = ", ".join(map(_quoted, addresses))
+        files = f"[{', '.join(map(_quoted, addresses))}]"
+        maybe = [name for name in columns if name in optional]
+        if maybe:  # a table without rows has them all
+            none = ", ".join(f'null::double as "{name}"' for name in maybe)
+            both = f"(select *, file_index from read_parquet({files}, union_by_name = true)"
+            source = f"{both} union all by name select {none} where false)"
+        else:
+            source = f"read_parquet({files})"
         # DuckDB turns `in (…)` and list_contains into a hash join, which forgets the order of files (and of rows).
         asked = [*columns, "file_index"] if where and len(addresses) > 1 else list(columns)
         select = ", ".join(f'"{name}"' for name in asked)  # a column may be called as SQL's words are
         with self._cursor() as cursor:
-            result = cursor.execute(
-                f"select {select} from read_parquet([{files}]){condition}", list(parameters)
-            ).fetchnumpy()
+            result = cursor.execute(f"select {select} from {source}{condition}", list(parameters)).fetchnumpy()
+        for name in maybe:
+            result[name] = np.ma.filled(result[name], np.nan)
         found = {name: np.asarray(result[name]) for name in asked}
         index = found.pop("file_index", None)
         if index is not None and (index[1:] < index[:-1]).any():

@@ -47,6 +47,7 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
         "version": np.int32,
         "mae": np.float64,  # mean |residual| over the leads that target ts, in the metric's unit
         "scaled": np.float64,  # the same, each lead divided by that lead's held-back training MAE
+        "anomaly": np.float64,  # how unusual the value is: 1 at the edge of the bounds; NaN: no forecast could tell
     },
     "verified": {  # of a round of steps, what forecasts of one series and lead turned out to be; rounds add up
         "watch": np.int32,
@@ -95,6 +96,8 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
         "mode": np.int8,  # 0 live, 1 replay
     },
 }
+# Columns that files of earlier releases do not have; all NaN there.
+ADDED_LATER = frozenset({"anomaly"})
 # Rows per Parquet row group, the unit that a reader can skip. Windows are sorted by series, so a group is some series
 # over the whole span; forecasts by target time, of which a tick reads one step: small groups.
 # Events, counts and PSI are sorted by model, and often a few models are asked for.
@@ -273,7 +276,7 @@ class SegmentStore:
             return {name: np.empty(0, kinds[name]) for name in columns}
         addresses = [self.folder.address(segment.path) for segment in segments]
         with self._translated(segments):
-            return self._parquet.read(addresses, columns, where, parameters)
+            return self._parquet.read(addresses, columns, where, parameters, optional=ADDED_LATER)
 
     def query(
         self, segments: Sequence[Segment], sql: str, tables: Mapping[str, Mapping[str, NDArray[Any]]] = {}

@@ -50,6 +50,7 @@ def drift_scores_asset(hourly: dg.HourlyPartitionsDefinition, *, horizon_hours: 
                     dg.TableColumn("version", "int32"),
                     dg.TableColumn("mae", "float64", description="mean |residual| over leads, in the metric's unit"),
                     dg.TableColumn("scaled", "float64", description="the same, each lead over its training MAE"),
+                    dg.TableColumn("anomaly", "float64", description="1 at the edge of the bounds"),
                 ]
             )
         },

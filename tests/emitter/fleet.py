@@ -87,6 +87,23 @@ class Fleet:
                 watch_store.update_state(connection, self.id(issue.watch), **changes)
         return segment
 
+    def score(self, watch: WatchConfig, series: Sequence[Series], anomaly: np.ndarray, end: int = NOW) -> None:
+        """Write the scores [n, T] of steps that end at a time, as ticks do."""
+        step, (n, steps) = watch.step_seconds, anomaly.shape
+        columns = {
+            "watch": np.full(n * steps, self.id(watch)),
+            "fp": np.repeat([one.fingerprint for one in series], steps),
+            "ts": np.tile(grid(end - (steps - 1) * step, end, step), n),
+            "version": np.ones(n * steps),
+            "mae": np.ones(n * steps),
+            "scaled": np.ones(n * steps),
+            "anomaly": anomaly.ravel(),
+        }
+        pending = forecast_store.write_scores(self.store, step, columns, now=float(end))
+        with self.store.database.write() as connection:
+            self.store.segments.commit(connection, [pending])
+        self.state(watch, scored_until=end)
+
     def serve(self, watch: WatchConfig, number: int = 1, mae: float = 0.5) -> None:
         """Let a version of a watch's model serve."""
         version = Version(

@@ -43,6 +43,7 @@ def forecasts(*series: Series, slug: str = "w", leads: int = 2, version: int = 3
         mean=mean,
         lower=mean - 1,
         upper=mean + 1,
+        anomaly=np.full(len(series), np.nan),
     )
 
 
@@ -52,6 +53,16 @@ def rendered(*blocks: Forecasts, bounds: bool = False, steps: tuple[int, ...] = 
 
 
 UP = Series.of("up", {"job": "api"})
+
+
+def test_anomaly_scores_are_one_gauge_a_series() -> None:
+    """With the series' labels and the horizon; a series that has not been scored of late has none."""
+    pods = [Series.of("up", {"pod": pod}) for pod in "ab"]
+    text = rendered(replace(forecasts(*pods), anomaly=np.array([1.5, np.nan]))).decode()
+    assert "# TYPE up_sentinel_anomaly_score gauge" in text
+    found = [line for line in text.splitlines() if line.startswith("up_sentinel_anomaly_score")]
+    assert found == ['up_sentinel_anomaly_score{pod="a",sentinel_horizon="5m"} 1.5']
+    assert "anomaly" not in rendered(forecasts(*pods)).decode()
 
 
 def samples(text: bytes) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -54,6 +54,27 @@ def test_the_newest_live_forecast_of_every_watch(open_fleet: Opener) -> None:
     assert snapshot.read_at == NOW + 1.0
 
 
+def test_each_series_newest_anomaly_score_is_shown(open_fleet: Opener) -> None:
+    """Once it is scored; one that is five minutes old or unknown is not. A new score is seen with the next load."""
+    fleet, series = open_fleet(REQUESTS), many("requests", 4)
+    fleet.live(REQUESTS, series)
+    fleet.forecast(Issue(REQUESTS, series, np.ones((4, 5))))
+    source = loader(fleet)
+    assert np.isnan(blocks(source.load(NOW))["requests"].anomaly).all()
+    fleet.score(REQUESTS, series[2:3], np.array([[7.0]]), end=NOW - 300)
+    fleet.score(REQUESTS, series, np.array([[0.3, 0.4], [0.5, np.nan], [np.nan, np.nan], [2.0, 3.0]]))
+    assert told(source.load(NOW), series) == [0.4, 0.5, None, 3.0]
+    fleet.score(REQUESTS, series[:1], np.array([[1.5]]), end=NOW + 240)
+    assert told(source.load(NOW + 240), series) == [1.5, None, None, 3.0]
+
+
+def told(snapshot: Snapshot, series: list[Series]) -> list[float | None]:
+    """Anomaly scores of some series of one watch."""
+    block = blocks(snapshot)["requests"]
+    known = {one: value for one, value in zip(block.series, block.anomaly.tolist(), strict=True) if value == value}
+    return [known.get(one) for one in series]
+
+
 def test_replays_are_not_shown(open_fleet: Opener) -> None:
     """A replay of a later origin changes nothing."""
     fleet = open_fleet(REQUESTS)

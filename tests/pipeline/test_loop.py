@@ -89,6 +89,8 @@ def test_forecasts_are_scored_at_their_own_time(world: World, load: Watch) -> No
         assert mae == pytest.approx(np.abs(actual - made).mean())
         checked += 1
     assert checked == 6 * 12
+    assert np.isfinite(scores["anomaly"]).all()
+    assert (scores["anomaly"] < 1).mean() > 0.5
 
 
 def test_drift_leads_to_training_and_back(world: World, load: Watch) -> None:
@@ -317,6 +319,7 @@ def test_scoring_again_keeps_what_an_older_version_was_scored(world: World, load
     after = forecast_store.read_scores(engine.store, 60, end - 3600, end)
     np.testing.assert_array_equal(after["scaled"], before["scaled"])
     assert np.isfinite(after["scaled"]).all()
+    np.testing.assert_array_equal(after["anomaly"], before["anomaly"])
 
 
 def test_a_series_that_is_gone_no_longer_counts(world: World, load: Watch) -> None:

@@ -50,6 +50,7 @@ class World:
             "version": np.array([version for _, version in hours.values()]),
             "mae": np.array([error for error, _ in hours.values()]),
             "scaled": np.array([10 * error for error, _ in hours.values()]),
+            "anomaly": np.array([error / 2 for error, _ in hours.values()]),
         }
         pending = forecast_store.write_scores(self.fleet.store, watch.step_seconds, columns, now=NOW)
         with self.fleet.store.database.write() as connection:
@@ -138,6 +139,15 @@ def test_drift_in_the_unit_of_the_watch(worlds) -> None:
     world = worlds(scaled)
     world.score(SERIES[0], {1: (1.0, 1), 0: (2.0, 1)}, scaled)
     assert list(world.found("hits_sentinel_drift_mae").values()) == [{1: 10.0, 0: 15.0}]
+
+
+def test_anomaly_scores_are_as_they_were_scored(worlds) -> None:
+    """Whatever version the forecasts were made by; where none could tell there is no sample."""
+    world = worlds()
+    world.score(SERIES[0], {3: (1.0, 1), 2: (6.0, 2), 1: (np.nan, 2), 0: (2.0, 2)})
+    found = world.found("hits_sentinel_anomaly_score")
+    assert found == {("3h", "api", "a"): {3: 0.5, 2: 3.0, 0: 1.0}}
+    assert world.found("hits_sentinel_anomaly_score", Matcher("sentinel_lead", "=", "1h")) == {}
 
 
 def test_a_sample_stands_for_a_step(worlds) -> None:
@@ -286,7 +296,7 @@ def test_series_and_metadata(worlds) -> None:
         "gauge",
         "MAE of the forecasts of hits by that of a seasonal naive forecast, by lead.",
     )
-    assert len(metadata) == 3
+    assert len(metadata) == 4
 
 
 def test_too_much_is_refused(worlds) -> None:

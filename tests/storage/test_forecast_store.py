@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from sentinel_core.storage import forecast_store
-from sentinel_core.storage.segments import SegmentGoneError
+from sentinel_core.storage import forecast_store, segments
+from sentinel_core.storage.compaction import compact
+from sentinel_core.storage.segments import ADDED_LATER, DATASETS, SegmentGoneError
 from sentinel_core.storage.store import Store
 from tests.storage.samples import DAY, NOW, START, STEP, commit, forecasts
 
@@ -16,8 +17,25 @@ def issue(store: Store, **arguments: object) -> list[int]:
 
 def score(store: Store, ts: int, mae: float, fingerprint: int = 10) -> None:
     rows = {"watch": [1], "fp": [fingerprint], "ts": [ts], "version": [1], "mae": [mae], "scaled": [mae / 2]}
+    rows["anomaly"] = [mae]
     columns = {name: np.array(values) for name, values in rows.items()}
     commit(store, forecast_store.write_scores(store, STEP, columns, now=NOW))
+
+
+def test_what_an_earlier_release_wrote_is_read_beside_what_this_one_writes(store: Store) -> None:
+    """A column that its files do not have is NaN, alone or among others, and after compaction too."""
+    older = {name: kind for name, kind in DATASETS["scores"].items() if name not in ADDED_LATER}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(segments.DATASETS, "scores", older)
+        score(store, START, 1.0)
+    assert np.isnan(forecast_store.read_scores(store, STEP, START, START)["anomaly"]).all()
+    score(store, START + STEP, 2.0)
+    for _ in range(2):
+        found = forecast_store.read_scores(store, STEP, START, START + STEP)
+        assert found["mae"].tolist() == [1.0, 2.0]
+        np.testing.assert_array_equal(found["anomaly"], [np.nan, 2.0])
+        compact(store, START + 7200)
+    assert len(store.segments.segments("scores")) == 1
 
 
 def test_forecasts_are_found_by_their_target_time(store: Store) -> None:
