@@ -23,7 +23,7 @@ from sentinel_core import features
 from sentinel_core.models import rows
 from sentinel_core.models import seasonal_ridge_features as seen
 from sentinel_core.models.five_methods import FiveMethods
-from sentinel_core.models.seasonal_ridge_equations import OWN, F, Float32Array, Rows, candidates_of, learn
+from sentinel_core.models.seasonal_ridge_equations import OWN, F, Float32Array, Rows, candidates_of, learn, solve
 from sentinel_core.models.seasonal_ridge_features import Numbers
 from sentinel_core.windows import FloatArray, IntArray, Window
 
@@ -31,7 +31,8 @@ MOST_ROWS = 800  # of a knot: neighbouring rows say the same
 PULLS = (1.0, 10.0, 100.0)  # times PULL: the strengths that are compared
 WARM_UP = seen.MEMORIES[-1]  # columns before an update's first origin, for its averages
 UPDATE_ROWS = 160  # series updated at once: fewer are slower, more leave the caches
-TURNS = 4  # an update solves a quarter of the far leads and strong pulls again
+TURNS = 6  # an update solves a sixth of the far leads and strong pulls again
+MANY_ROWS = 20  # new ones for each step of the lead: everything is solved again
 FIRST_KNOTS, KNOT_RATIO = (1, 3, 7, 14), 3.0  # leads with coefficients of their own; twice as many are no better
 FEWEST_ROWS = 8  # of a knot; below, its prior is the answer
 COMPARED_SHARE = 0.25  # of the history: the newest rows, on which the candidates are compared
@@ -117,7 +118,7 @@ class SeasonalRidgeModel(FiveMethods):
             part,
             lambda some, old: self._update(some, old or {}, new_steps),
             self.parameters,
-            max(self._floats(part), rows.BLOCK_FLOATS // UPDATE_ROWS),
+            max(self._floats(part), rows.BLOCK_FLOATS // UPDATE_ROWS, F * len(self.knots) * new_steps // 12),
         )
 
     def predict_window(self, window: Window, steps: int) -> FloatArray:
@@ -214,7 +215,7 @@ class SeasonalRidgeModel(FiveMethods):
         return p
 
     def _update(self, window: Window, old: rows.Parameters, new_steps: int) -> rows.Parameters:
-        p = {key: value.copy() for key, value in old.items()}
+        p = dict(old)
         samples = len(window.timestamps)
         if not samples or new_steps < 1:
             return p
@@ -222,41 +223,52 @@ class SeasonalRidgeModel(FiveMethods):
         self._reach_farther(window.newest(new_steps), window, p)
         z = self._scaled(window, p)
         columns = self._take_in(window, z, p, samples - new_steps)
-        prior = np.zeros((len(z), F), np.float32)
+        n, K = len(z), len(self.knots)
+        equations, candidates, errors, judged, unit, density = (
+            p[key].reshape(n * K, *p[key].shape[2:])
+            for key in ("equations", "candidates", "errors", "judged", "unit", "density")
+        )
+        fixed = np.stack([_fixed(lead) for lead in self.knots.tolist()])
+        compared = [*candidates.transpose(1, 0, 2), *np.tile(fixed, (n, 1, 1)).transpose(1, 0, 2)]
+        learnt = Rows.newest(columns, z, self.knots, new_steps)
         fading = np.float32(np.exp(-new_steps / self.memory_steps))
-        turn = int(window.last // self.step_seconds // new_steps)
+        fresh_errors, count = learnt.errors(compared, unit[:, None])
+        known, fresh = judged * fading, count * density
+        share = fresh / np.maximum(known + fresh, np.float32(1e-9))
+        errors, judged = errors + share[:, None] * (fresh_errors - errors), known + fresh
+        weights, fresh_unit = learnt.weights(candidates[:, 0], unit[:, None])
+        equations = fading * equations + learnt.equations(weights * density[:, None])
+        mass = np.where(unit > 0, np.minimum(count / self.memory_steps, 1), count > 0).astype(np.float32)
+        unit = unit + mass * (fresh_unit[:, 0] - unit)
+
+        at, strength = self._due(int(window.last // self.step_seconds // new_steps), new_steps)
         seasonal = np.asarray(np.isfinite(p["season_now"][:, 0]).any(axis=1), bool)
-        for k, lead in enumerate(self.knots.tolist()):
-            origins = np.arange(max(0, samples - new_steps - lead), samples - lead)
-            unit = p["unit"][:, k, None]
-            old_candidates = list(p["candidates"][:, k].transpose(1, 0, 2))
-            fixed, towards = _priors(prior, lead, seasonal)
-            if len(origins):
-                learnt = Rows(columns, z, origins, samples)
-                learnt.aim(lead, 0)
-                errors, count = learnt.errors([*old_candidates, *fixed], unit)
-                density = p["density"][:, k]
-                before, judged = p["judged"][:, k] * fading, count * density
-                share = judged / np.maximum(before + judged, np.float32(1e-9))
-                p["errors"][:, k] += share[:, None] * (errors - p["errors"][:, k])
-                p["judged"][:, k] = before + judged
-                weights, fresh_unit = learnt.weights(old_candidates[0], unit)
-                added = learnt.equations(weights * density[:, None])
-                p["equations"][:, k] = fading * p["equations"][:, k] + added
-                mass = np.minimum(count / self.memory_steps, 1)[:, None].astype(np.float32)
-                unit = np.where(unit > 0, unit + mass * (fresh_unit - unit), fresh_unit)
-                p["unit"][:, k] = unit[:, 0]
-            # What a few rows change is little: far leads, and the stronger pulls, are solved again in turn.
-            mine = new_steps >= 10 * lead or (turn + k) % TURNS == 0
-            strengths = PULLS if mine else PULLS[:1] if new_steps >= lead else ()
-            prior = old_candidates[0]
-            if strengths:
-                candidates = candidates_of(p["equations"][:, k], unit, lead, towards, strengths)
-                candidates += old_candidates[len(candidates) :]
-                p["candidates"][:, k] = np.stack(candidates, axis=1)
-                p["coefficients"][:, k] = self._blend(p, k, [*candidates, *fixed])
-                prior = candidates[0]
-        return p
+        before = np.concatenate([np.zeros((n, 1, F), np.float32), p["candidates"][:, :-1, 0]], axis=1)
+        towards = np.stack([_towards(before[:, k], self.knots[k], fixed[k], seasonal) for k in at], axis=1)
+        solved = solve(
+            equations.reshape(n, K, F, F + 1)[:, at].reshape(-1, F, F + 1),
+            unit.reshape(n, K)[:, at].reshape(-1, 1),
+            np.tile(self.knots[at], n)[:, None],
+            np.tile(np.take(PULLS, strength), n)[:, None],
+            towards.reshape(-1, F),
+        )
+        p["candidates"] = p["candidates"].copy()
+        p["candidates"][:, at, strength] = solved.reshape(n, len(at), F)
+        compared[: len(PULLS)] = p["candidates"].reshape(n * K, len(PULLS), F).transpose(1, 0, 2)
+        blended = _averaged(errors, judged, compared)
+        new = {"equations": equations, "errors": errors, "judged": judged, "unit": unit, "coefficients": blended}
+        return p | {key: value.reshape(p[key].shape) for key, value in new.items()}
+
+    def _due(self, turn: int, new_steps: int) -> tuple[IntArray, IntArray]:
+        """Which knots an update solves again, and with which pull: what a few rows change is little.
+
+        Each near lead for its main candidate, and whatever has many new rows; of the others each in its turn.
+        """
+        knot, strength = (index.ravel() for index in np.indices((len(self.knots), len(PULLS))))
+        due = (self.knots[knot] <= new_steps) & (strength == 0) | (new_steps >= MANY_ROWS * self.knots[knot])
+        others = np.flatnonzero(~due)
+        due[others[turn % TURNS :: TURNS]] = True
+        return knot[due], strength[due]
 
     def _predict(self, window: Window, p: rows.Parameters, steps: int) -> FloatArray:
         newest = np.array([len(window.timestamps) - 1])
@@ -345,6 +357,12 @@ def _averaged(errors: Float32Array, judged: Float32Array, candidates: list[Float
 
 def _priors(before: Float32Array, lead: int, seasonal: NDArray[np.bool_]) -> tuple[list[Float32Array], Float32Array]:
     """The candidates that learn nothing, [n, F] each, and what to draw the others towards."""
+    fixed = _fixed(lead)
+    return [np.repeat(each[None], len(before), axis=0) for each in fixed], _towards(before, lead, fixed, seasonal)
+
+
+def _fixed(lead: int) -> Float32Array:
+    """The candidates that learn nothing: the profile, with the last week, with the last day, and the recent means."""
     at = {name: index for index, name in enumerate(seen.NAMES)}
     fading = FADING ** (lead / 12)
     profile = np.zeros(F, np.float32)
@@ -356,10 +374,14 @@ def _priors(before: Float32Array, lead: int, seasonal: NDArray[np.bool_]) -> tup
     mean = np.zeros(F, np.float32)
     for name in ("mean_12", "mean_36", "mean_144", "middle"):
         mean[at[name]] = 0.25
-    fixed = [np.repeat(each[None], len(before), axis=0) for each in (profile, week, day, mean)]
+    return np.stack([profile, week, day, mean])
+
+
+def _towards(before: Float32Array, lead: int, fixed: Float32Array, seasonal: NDArray[np.bool_]) -> Float32Array:
+    """What coefficients are drawn towards [n, F]: those of the knot before, and for leads of hours the profile."""
     share = np.float32(min(1.0, np.log(lead) / np.log(PROFILE_LEAD)))
-    towards = (1 - share) * before + share * np.where(seasonal[:, None], profile, MEAN_SHARE * mean)
-    return fixed, towards.astype(np.float32, copy=False)
+    prior: Float32Array = (1 - share) * before + share * np.where(seasonal[:, None], fixed[0], MEAN_SHARE * fixed[3])
+    return prior
 
 
 def _origins(samples: int) -> IntArray:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from sentinel_core.models import seasonal_ridge_features as seen
 from sentinel_core.models.seasonal_ridge_features import Numbers
-from sentinel_core.windows import IntArray
+from sentinel_core.windows import FloatArray, IntArray
 
 Float32Array = NDArray[np.float32]
 
@@ -41,6 +41,35 @@ class Rows:
         self.profiled = columns.known[:, at]
         self.began = origins >= np.isfinite(z).argmax(axis=1)[:, None]
         self.X, self.y, self.known = self.space, self.level, self.level
+
+    @classmethod
+    def newest(cls, columns: seen.Columns, z: Numbers, leads: IntArray, count: int) -> "Rows":
+        """The rows whose targets are the last `count` columns, as n * K: the K leads of a series beside each other."""
+        n, samples = z.shape
+        shape = n, len(leads), count
+        X = np.zeros((n, len(leads), F, count), np.float32)
+        level, profiled = np.zeros(shape, np.float32), np.zeros(shape, bool)
+        for k, lead in enumerate(leads.tolist()):
+            first = samples - count - lead
+            missing = max(0, -first)
+            if missing >= count:
+                continue
+            origins = np.arange(first + missing, samples - lead)
+            at = slice(first + missing, samples - lead)
+            X[:, k, :OWN, missing:] = columns.own[:, :, at]
+            level[:, k, missing:] = columns.level[:, at]
+            aimed = columns.aim(origins, lead, columns.level[:, at], X[:, k, OWN:, missing:])
+            profiled[:, k, missing:] = aimed & columns.known[:, at]
+        origin = samples - count - leads[:, None] + np.arange(count)
+        began = np.maximum(np.isfinite(z).argmax(axis=1), 0)[:, None, None]
+        y = z[:, None, samples - count :] - level
+        known = np.isfinite(y) & (origin >= 0) & (origin >= began)
+        known &= profiled | ~(known & profiled).any(axis=2, keepdims=True)
+        rows = object.__new__(cls)
+        rows.X = X.reshape(-1, F, count)
+        rows.y = np.where(known, y, np.float32(0)).reshape(-1, count)
+        rows.known = known.astype(np.float32).reshape(-1, count)
+        return rows
 
     def aim(self, lead: int, enough: int) -> NDArray[np.bool_]:
         """Turn to a lead; which series have `enough` rows with a profile [n], and learn from no others."""
@@ -117,10 +146,10 @@ class Rows:
         return size.sum(axis=2) / np.maximum(count, 1)[:, None], count
 
 
-def _pull(equations: Float32Array, unit: Float32Array, lead: int) -> Float32Array:
-    """How strongly each coefficient is drawn to its prior [n, 1]: by the noise of a row."""
+def _pull(equations: Float32Array, unit: Float32Array, lead: int | IntArray) -> Float32Array:
+    """How strongly each coefficient is drawn to its prior [n, 1]: by the noise of a row; lead: one, or [n, 1]."""
     largest = np.einsum("nff->nf", equations[:, :, :F]).max(axis=1, keepdims=True)
-    pull: Float32Array = np.float32(PULL * (1 + lead / LEAD_STEPS)) * unit**2 + np.float32(1e-6) * largest
+    pull: Float32Array = np.asarray(PULL * (1 + lead / LEAD_STEPS), np.float32) * unit**2 + np.float32(1e-6) * largest
     return pull + np.float32(1e-12)
 
 
@@ -166,13 +195,17 @@ def candidates_of(
     equations: Float32Array, unit: Float32Array, lead: int, prior: Float32Array, strengths: Sequence[float]
 ) -> list[Float32Array]:
     """The coefficients [n, F] for several strengths of the pull towards the prior."""
-    return [_solve(equations, unit, lead, strength, prior) for strength in strengths]
+    return [solve(equations, unit, lead, strength, prior) for strength in strengths]
 
 
-def _solve(
-    equations: Float32Array, unit: Float32Array, lead: int, strength: float, prior: Float32Array
+def solve(
+    equations: Float32Array,
+    unit: Float32Array,
+    lead: int | IntArray,
+    strength: float | FloatArray,
+    prior: Float32Array,
 ) -> Float32Array:
-    """Coefficients [n, F], drawn towards the prior by the noise of a row."""
+    """Coefficients [n, F], drawn towards the prior by the noise of a row; lead and strength: one, or [n, 1]."""
     gram = equations[:, :, :F].astype(np.float64)
     pull = strength * _pull(equations, unit, lead).astype(np.float64)
     index = np.arange(F)

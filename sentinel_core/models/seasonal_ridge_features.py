@@ -176,8 +176,9 @@ def columns(
     profile, smooth = np.where(known, profile, np.float32(0)), np.where(known, smooth, np.float32(0))
     week_reach = calendar.season_steps // WEEK_SLOTS
     last_day = _less(season[1], smooth, known)
-    by_week = _less(_moving_mean(week[0], week_reach), smooth, known)
-    last_week = _less(_moving_mean(week[1], week_reach), smooth, known)
+    by_week, last_week = (
+        _less(part, smooth, known) for part in _moving_mean(week.reshape(2 * n, -1), week_reach).reshape(week.shape)
+    )
 
     level = carry(z)
     seen = known[:, :samples]
@@ -337,17 +338,35 @@ def as_slice(index: IntArray) -> IntArray | slice:
 
 def _moving_mean(values: Numbers, reach: int) -> Numbers:
     """The mean of the known among the `reach` columns on either side, NaN where none is."""
-    if reach < 1 or not values.shape[1]:
+    samples = values.shape[1]
+    if reach < 1 or not samples:
         return values
     known = np.isfinite(values)
-    edge = ((0, 0), (1, 0))
-    total = np.pad(np.cumsum(np.where(known, values, 0.0), axis=1, dtype=np.float64), edge)
-    count = np.pad(np.cumsum(known, axis=1, dtype=np.int32), edge)
-    low = np.maximum(np.arange(values.shape[1]) - reach, 0)
-    high = np.minimum(np.arange(values.shape[1]) + reach + 1, values.shape[1])
-    number = count[:, high] - count[:, low]
-    mean = (total[:, high] - total[:, low]) / np.maximum(number, 1)
-    return np.where(number > 0, mean, np.nan).astype(values.dtype)
+    if known.all():
+        column = np.arange(samples)
+        count = np.minimum(column, reach) + np.minimum(samples - 1 - column, reach) + 1
+        mean: Numbers = _sums(values, reach) / count.astype(values.dtype)
+        return mean
+    number = _sums(known.astype(values.dtype), reach)
+    total = _sums(np.where(known, values, values.dtype.type(0)), reach)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan).astype(values.dtype)
+
+
+def _sums(values: Numbers, reach: int) -> Numbers:
+    """Each column with the `reach` columns on either side, [n, T]: sums of 1, 2, 4, 8 ... columns, joined."""
+    n, samples = values.shape
+    doubled = np.zeros((n, samples + 2 * reach), values.dtype)
+    doubled[:, reach : reach + samples] = values
+    total = np.zeros_like(values)
+    width, offset = 1, 0
+    while True:
+        if (2 * reach + 1) & width:
+            total += doubled[:, offset : offset + samples]
+            offset += width
+        if 2 * width > 2 * reach + 1:
+            return total
+        doubled = doubled[:, :-width] + doubled[:, width:]
+        width *= 2
 
 
 def _less(values: Numbers, smooth: Numbers, known: NDArray[np.bool_]) -> Numbers:

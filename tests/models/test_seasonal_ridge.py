@@ -145,6 +145,27 @@ def test_updates_by_the_hour_come_close_to_a_new_fit() -> None:
     assert updated < 1.1 * fitted
 
 
+def test_the_newest_rows_of_all_leads_are_those_of_each() -> None:
+    """An update's rows, made for every lead at once, are what a fit makes of each lead; before the window is none."""
+    z = noisy(4, DAY * 2, seed=9).astype(np.float32)
+    z[1, 500:560] = np.nan
+    z[2, :570] = np.nan
+    calendar, leads, count = seen.Calendar(STEP), np.array([1, 7, 288, 570, 600]), 12
+    times = START + STEP * np.arange(z.shape[1])
+    columns, _ = seen.columns(z, times, 0, calendar, seen.start(4, calendar), np.full(4, -1, np.int64))
+    newest = equations.Rows.newest(columns, z, leads, count)
+    X, y, known = (part.reshape(4, len(leads), *part.shape[1:]) for part in (newest.X, newest.y, newest.known))
+    for k, lead in enumerate(leads.tolist()):
+        origins = np.arange(max(0, z.shape[1] - count - lead), max(0, z.shape[1] - lead))
+        rows = equations.Rows(columns, z, origins, z.shape[1])
+        rows.aim(lead, 0)
+        missing = count - len(origins)
+        np.testing.assert_array_equal(X[:, k, :, missing:], rows.X)
+        np.testing.assert_array_equal(y[:, k, missing:], rows.y)
+        np.testing.assert_array_equal(known[:, k, missing:], rows.known)
+        assert not known[:, k, :missing].any()
+
+
 def test_the_profiles_do_not_depend_on_how_they_were_reached() -> None:
     """Learning the columns in two calls reads and leaves the same profiles as one call."""
     calendar = seen.Calendar(3_600)
