@@ -68,6 +68,14 @@ def forecast() -> Dashboard:
         ],
         about="Around zero where the model fits; a lasting side is a bias, a growing spread is drift.",
     )
+    unusual = lines(
+        "Anomaly score",
+        [Query(f"${{metric}}_sentinel_anomaly_score{{{_OF_FORECAST}}}")],
+        about="0 where the value is as forecast, 1 at the edge of the bounds, above it beyond them.",
+        ends=(0, None),
+        limits=[(1, ORANGE)],
+        width=24,
+    )
     return (
         page(
             "sentinel-forecast",
@@ -106,6 +114,7 @@ def forecast() -> Dashboard:
         .with_panel(main)
         .with_panel(earlier)
         .with_panel(residual)
+        .with_panel(unusual)
     )
 
 

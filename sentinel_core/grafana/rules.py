@@ -31,6 +31,7 @@ QUALITY = [
         "rules": [
             record("lead:sentinel_mase:avg", 'avg by (sentinel_lead) ({__name__=~".+_sentinel_mase"})'),
             record("lead:sentinel_coverage:avg", 'avg by (sentinel_lead) ({__name__=~".+_sentinel_coverage"})'),
+            record("job:sentinel_anomaly_score:max", 'max by (job) ({__name__=~".+_sentinel_anomaly_score"})'),
         ],
     }
 ]
@@ -65,6 +66,15 @@ FORECASTS = [
                 'The median MASE is {{ $value | printf "%.2f" }}. Look at the dashboard Forecast quality, and choose '
                 "another model_class or a longer history for the watches that stand out.",
                 wait="1h",
+                severity="warning",
+            ),
+            alert(
+                "ForecastAnomaly",
+                # 1 is crossed every few hours by a series that is well; on real ones 5 once in a day to a fortnight
+                'max_over_time({__name__=~".+_sentinel_anomaly_score"}[10m]) > 5',
+                "A series is far from what was forecast of it",
+                'Of {{ $labels }}: {{ $value | printf "%.1f" }} times as far off as its bounds. '
+                "What lasts is no new alert for as long as the anomaly_quiet of its watch.",
                 severity="warning",
             ),
             alert(

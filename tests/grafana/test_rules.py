@@ -22,12 +22,12 @@ RULES = {
 HORIZON = {"sentinel_horizon": "1h", "sentinel_version": "v1"}
 
 
-def fired(rule: str, *series: tuple[str, dict[str, str], Sequence[float]]) -> list[dict[str, str]]:
-    """The labels of the alerts at NOW; each series has a point a minute, forecasts from a minute later on."""
+def fired(rule: str, *series: tuple[str, dict[str, str], Sequence[float]], before: int = -1) -> list[dict[str, str]]:
+    """The labels of the alerts at NOW; each series has a point a minute, of ours from a minute later on, or before."""
     memory = MemorySource()
     for name, labels, points in series:
         pairs = tuple(sorted({"__name__": name, **labels}.items()))
-        first = NOW // MINUTE + (1 if "_sentinel_" in name else -1)
+        first = NOW // MINUTE - (before if "_sentinel_" in name else 1)
         memory.load(pairs, MINUTE, [None] * first + list(points))
     found = evaluate(parse(RULES[rule]), NOW, NOW, 0, memory, Budget(), Notes())
     assert isinstance(found, Vector)
@@ -55,6 +55,15 @@ def test_a_file_system_is_judged_by_its_size(slope: float, fires: bool) -> None:
     size = ("node_filesystem_size_bytes", labels, [1000.0])
     assert fired("ForecastFilesystemFull", available) == []
     assert fired("ForecastFilesystemFull", available, size) == ([labels] if fires else [])
+
+
+@pytest.mark.parametrize(("score", "fires"), [(5.5, True), (1.5, False)])
+def test_a_value_far_beyond_its_bounds_is_an_alert_for_ten_minutes(score: float, fires: bool) -> None:
+    """Although what follows it is quiet; the edge of the bounds is crossed too often for that."""
+    labels = {"instance": "db", "sentinel_horizon": "1h"}
+    memory = ("load_sentinel_anomaly_score", labels, [score] + 9 * [0.8])
+    assert fired("ForecastAnomaly", memory, before=9) == ([labels] if fires else [])
+    assert fired("ForecastAnomaly", memory, before=11) == []
 
 
 def test_no_forecast_for_the_coming_hour_is_a_fault() -> None:

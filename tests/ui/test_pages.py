@@ -230,6 +230,10 @@ def test_a_watch(world: World) -> None:
         assert f"http://127.0.0.1:3000/assets/model_versions?view=partitions&amp;partition={MEMORY.slug}" in page
         assert "&#34;10.0.0.3:9090&#34;" in client.get(f"/watches/{MEMORY.slug}?series=0.3:").text
         assert "No series has nothing" in client.get(f"/watches/{MEMORY.slug}?series=nothing").text
+        table = client.get(f"/watches/{REQUESTS.slug}").text.split('id="unusual"')[1].split("</section>")[0]
+        shown = [float(text) for text in re.findall(r'class="right">([\d.]+)', table)]
+        assert len(shown) == table.count('class="spark"') == 3
+        assert shown == sorted(shown, reverse=True)
         assert "finetune 0.1" in client.get(f"/watches/{REQUESTS.slug}").text
         assert "The plot starts with the first samples" in client.get(f"/watches/{LATENCY.slug}").text
         assert client.get("/watches/none").status_code == 404

@@ -154,6 +154,7 @@ def scores(fleet: Fleet, watch: WatchConfig, series: Sequence[Series], random: n
     pending = forecast_store.write_scores(fleet.store, watch.step_seconds, columns, now=float(NOW))
     with fleet.store.database.write() as connection:
         fleet.store.segments.commit(connection, [pending])
+    fleet.state(watch, scored_until=int(times[-1]))
 
 
 def _live(

@@ -15,6 +15,7 @@ from sentinel_core.apps.ui.overview import drift_gauge
 from sentinel_core.apps.ui.pages import Visit
 from sentinel_core.apps.ui.plot import Plot
 from sentinel_core.apps.ui.series import Chosen, choose, curves
+from sentinel_core.apps.ui.unusual import most_unusual
 from sentinel_core.drift import rolling_mean
 from sentinel_core.emitter.exposition import version_label
 from sentinel_core.emitter.self_metrics import series_by_state
@@ -52,15 +53,16 @@ def watch(visit: Visit) -> Response:
     problem = served.problem
     try:
         drawn = _draw(visit.services.store, view, choose(view, wanted), wanted)
+        unusual = most_unusual(visit.services.store, view)
         with visit.services.store.database.read() as connection:
             versions = registry.versions(connection, view.state.watch_id)
             recent = incidents.list_incidents(connection, watch_id=view.state.watch_id, limit=5)
     except StoreError as error:
-        drawn, versions, recent, problem = Drawn(), [], [], problem or str(error)
+        drawn, unusual, versions, recent, problem = Drawn(), [], [], [], problem or str(error)
     dagster = visit.pages.dagster(visit.request)
     return visit.render(
         "watch.html",
-        live="#state,#forecast,#drift,#versions",
+        live="#state,#forecast,#unusual,#drift,#versions",
         problem=visit.unreadable(problem),
         watch=view,
         config=view.config,
@@ -70,6 +72,7 @@ def watch(visit: Visit) -> Response:
         likeliest=_likeliest(view),
         counts={kind: count for kind, count in series_by_state(view).items() if count},
         drawn=drawn,
+        unusual=unusual,
         wanted=wanted,
         versions=[(version_label(one.version), one) for one in versions[:VERSIONS]],
         serving=view.serving[0] if view.serving else None,
