@@ -3,6 +3,7 @@
 Each round of steps is summed up per series and lead, rounds add up, and what is told is of the sums of a day.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -67,6 +68,19 @@ def sums(actual: FloatArray, mean: FloatArray, lower: FloatArray, upper: FloatAr
     known = np.isfinite(residual) & np.isfinite(lower) & np.isfinite(upper) & np.isfinite(naive_error)
     parts = (known, actual < lower, actual > upper, np.abs(residual), residual, naive_error)
     return np.stack([np.where(known, part, 0.0).sum(axis=2) for part in parts])
+
+
+def least_coverage(level: float, samples: int, series: int, lead_seconds: int) -> float:
+    """The lowest coverage over a day that bounds of a level may have by chance.
+
+    Three standard errors and two points below the level. Few of the samples are independent: forecasts that overlap err
+    together, so a series has no more than leads fit into the day, and n series of one watch count as sqrt(n).
+
+    >>> round(least_coverage(0.95, 2_880, 10, 300), 3), round(least_coverage(0.95, 2_880, 10, 86_400), 3)
+    (0.908, 0.562)
+    """
+    independent = min(samples / series, DAY_SECONDS / lead_seconds) * math.sqrt(series)
+    return level - 0.02 - 3 * math.sqrt(level * (1 - level) / independent)
 
 
 def qualities(rows: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

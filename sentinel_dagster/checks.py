@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import dagster as dg
 
 from sentinel_core.pipeline.reports import DriftReport, EvaluationReport
-from sentinel_dagster.metadata import failures_table
+from sentinel_core.verification import least_coverage
+from sentinel_dagster.metadata import failures_table, narrow_table
 
 WARN_SHARE = 0.1  # of the scored series at low drift or worse; some always drift, a tenth at once has a common cause
 ERROR_SHARE = 0.1  # of the scored series at high drift
@@ -26,7 +27,11 @@ WATCHES_FORECAST = dg.AssetCheckSpec(
     asset="forecasts",
     description=f"Warns when a watch could not be forecast, fails when {FAILED_SHARE:.0%} could not.",
 )
-
+BOUNDS_HOLD = dg.AssetCheckSpec(
+    "bounds_hold",
+    asset="drift_scores",
+    description="Warns when the bounds of a watch held fewer actuals over a day, at some lead, than chance explains.",
+)
 MODELS_IN_PRODUCTION = dg.AssetCheckSpec(
     "models_in_production",
     asset="psi_scores",
@@ -43,6 +48,23 @@ def fleet_drift(report: DriftReport) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.ERROR if high else dg.AssetCheckSeverity.WARN,
         description=f"{report.share_low:.1%} of the series drift, {report.share_high:.1%} of them high",
         metadata={"share_low": report.share_low, "share_high": report.share_high},
+    )
+
+
+def bounds_hold(report: DriftReport) -> dg.AssetCheckResult:
+    """Judge the bounds of each watch and lead by their coverage over a day; wide ones only waste."""
+    judged = [(slug, one) for slug, some in report.quality.items() for one in some]
+    narrow = [
+        (slug, one)
+        for slug, one in judged
+        if one.coverage < least_coverage(one.level, one.samples, one.series, one.lead_seconds)
+    ]
+    return dg.AssetCheckResult(
+        check_name=BOUNDS_HOLD.name,
+        passed=not narrow,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{len(narrow)} of {len(judged)} watches and leads have bounds that are too narrow",
+        metadata={"too_narrow": narrow_table(narrow)} if narrow else {},
     )
 
 

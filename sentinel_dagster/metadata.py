@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 
@@ -16,6 +16,7 @@ from sentinel_core.pipeline.reports import (
     EvaluationReport,
     ForecastReport,
     ModelChange,
+    Quality,
     ScrapeReport,
     TrainingReport,
     WatchDrift,
@@ -309,6 +310,16 @@ def _failures(failures: Mapping[str, str]) -> Metadata:
     if failures:
         metadata["failed_watches"] = failures_table(failures)
     return metadata
+
+
+def narrow_table(narrow: Sequence[tuple[str, Quality]]) -> dg.MetadataValue:
+    """One row for each watch and lead whose bounds held too few actuals, the worst first; at most 20."""
+    worst = sorted(narrow, key=lambda found: found[1].coverage - found[1].level)[:MOST_ROWS]
+    rows: list[Mapping[str, str | float | int | bool | None]] = [
+        {"watch": slug, "lead": format_duration(one.lead_seconds), "coverage": one.coverage, "level": one.level}
+        for slug, one in worst
+    ]
+    return _table(rows, watch="string", lead="string", coverage="float", level="float")
 
 
 def failures_table(failures: Mapping[str, str], of: str = "watch") -> dg.MetadataValue:

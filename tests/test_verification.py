@@ -73,3 +73,20 @@ def test_rounds_are_whole_steps(step: int) -> None:
     early, later = (verification.round_seconds(step, young=young) for young in (True, False))
     assert early % step == later % step == 0
     assert step <= early <= later
+
+
+@pytest.mark.parametrize(("series", "lead"), [(1, 1), (10, 1), (10, 12), (40, 96)])
+def test_chance_alone_seldom_makes_bounds_too_narrow(series: int, lead: int) -> None:
+    """Errors of overlapping forecasts come together, and so do those of a watch's series: seed 11, 400 days each."""
+    rng = np.random.default_rng(11)
+    steps, days = 288, 400
+    shocks = rng.normal(size=(days, series, steps + lead)) + 0.5 * rng.normal(size=(days, 1, steps + lead))
+    sums = np.cumsum(np.pad(shocks, ((0, 0), (0, 0), (1, 0))), axis=2)
+    errors = sums[:, :, lead:] - sums[:, :, :-lead]  # of a random walk, a lead ahead
+    inside = np.abs(errors) <= 1.96 * np.sqrt(1.25 * lead)
+    coverage = inside.mean(axis=(1, 2))
+    least = verification.least_coverage(0.95, inside[0].size, series, lead * 300)
+    assert (coverage < least).mean() <= 0.01
+    narrow = np.abs(errors) <= 0.6 * 1.96 * np.sqrt(1.25 * lead)
+    if lead <= 12 and series > 1:
+        assert (narrow.mean(axis=(1, 2)) < least).mean() >= 0.95

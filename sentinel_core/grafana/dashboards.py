@@ -239,6 +239,25 @@ def fleet() -> Dashboard:
         .with_panel(states("Severity", Query(f"sentinel_drift_severity{{{watch}}}", "{{watch}}"), SEVERITY))
         .with_panel(
             lines(
+                "MASE of a day's forecasts",
+                [Query(f"sentinel_forecast_mase{{{watch}}}", "{{watch}} {{lead}} ahead")],
+                about="Median over series; below 1 the forecasts are better than repeating the day before.",
+                ends=(0, 1.2),
+                limits=[(1, ORANGE)],
+            )
+        )
+        .with_panel(
+            lines(
+                "Coverage of a day's bounds",
+                [Query(f"sentinel_forecast_coverage{{{watch}}}", "{{watch}} {{lead}} ahead")],
+                about="Share of actual values inside the bounds; compare with the level of the watch.",
+                unit="percentunit",
+                ends=(0.5, 1),
+                limits=[(0.95, GREY)],
+            )
+        )
+        .with_panel(
+            lines(
                 "Series by what their forecast comes from",
                 [Query(f"sum by (state) (sentinel_watch_series{{{watch}}})", "{{state}}")],
                 ends=(0, None),

@@ -100,8 +100,8 @@ class Engine:
         with collector_paused():
             report = scoring.score_drift(self.context, start, end, mode=mode)
             if mode == "live":
-                report = replace(report, verified=tuple(verifying.verify_forecasts(self.context)))
-            return report
+                verifying.verify_forecasts(self.context)
+            return replace(report, quality=verifying.newest(self.context))
 
     def decide_actions(self) -> list[ActionRequest]:
         """See `deciding.decide_actions`."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from sentinel_core.backtest import Advice, Standing
-from sentinel_core.storage.quality_store import Quality
+from sentinel_core.storage.quality_store import Quality as Quality  # for who may not ask the store
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class WatchDrift:
 class DriftReport:
     """One scoring of forecasts whose time has come.
 
-    verified: how good they were over a day, of the watches and leads of which that is told anew
+    quality: how good the forecasts of each watch were over a day, by lead; of watches that have been judged
     """
 
     rows: int
     watches: tuple[WatchDrift, ...]
     failures: Mapping[str, str] = field(default_factory=dict)
-    verified: tuple[Quality, ...] = ()
+    quality: Mapping[str, tuple[Quality, ...]] = field(default_factory=dict)
 
     @property
     def share_low(self) -> float:

@@ -16,6 +16,7 @@ from sentinel_core.pipeline.reading import LATE_SECONDS
 from sentinel_core.storage import forecast_store, quality_store, watch_store, windows_store
 from sentinel_core.storage.forecast_store import LIVE, row_keys
 from sentinel_core.storage.parquet import Columns
+from sentinel_core.storage.quality_store import Quality
 from sentinel_core.storage.segments import Segment
 from sentinel_core.verification import ADDED, COUNTS, DAY_SECONDS
 from sentinel_core.windows import FloatArray, IntArray, Window, grid, positions, unique
@@ -37,8 +38,16 @@ class _Round:
     end: int
 
 
-def verify_forecasts(context: Context) -> list[quality_store.Quality]:
-    """Judge the steps of every round that is over; returns what was found out about each watch and lead last.
+def newest(context: Context) -> dict[str, tuple[Quality, ...]]:
+    """What the newest round has found out about each configured watch, by lead."""
+    ids = context.watch_ids()
+    with context.store.database.read() as conn:
+        found = quality_store.newest(conn)
+    return {watch.slug: found[ids[watch.slug]] for watch in context.config.watches if ids[watch.slug] in found}
+
+
+def verify_forecasts(context: Context) -> None:
+    """Judge the steps of every round that is over.
 
     A round waits for the samples that may still come late. What is older than a day is not judged any more.
     """
@@ -56,19 +65,16 @@ def verify_forecasts(context: Context) -> list[quality_store.Quality]:
         each = verification.round_seconds(step, young=young)
         if end // each > done // each:
             due.setdefault((step, end), {})[state.watch_id] = (watch, done)
-    found: dict[tuple[int, int], quality_store.Quality] = {}
     for (step, end), some in due.items():
         bucket = verification.bucket_seconds(step)
         begin = min(done for _, done in some.values())
         ends = [*range((begin // bucket + 1) * bucket, end, bucket), end]
         for earlier, until in pairwise([begin, *ends]):
             watches = {one: watch for one, (watch, done) in some.items() if done < until}
-            this = _Round(step, watches, {one: max(earlier, some[one][1]) for one in watches}, until)
-            found |= {(one.watch_id, one.lead_seconds): one for one in _verify(context, this)}
-    return list(found.values())
+            _verify(context, _Round(step, watches, {one: max(earlier, some[one][1]) for one in watches}, until))
 
 
-def _verify(context: Context, this: _Round) -> list[quality_store.Quality]:
+def _verify(context: Context, this: _Round) -> None:
     store, now = context.store, context.clock()
     fresh = _judge(context, this)
     day = forecast_store.verified_since(store, this.step, this.end - DAY_SECONDS, this.end, fresh)
@@ -78,14 +84,13 @@ def _verify(context: Context, this: _Round) -> list[quality_store.Quality]:
     with store.database.write() as conn:
         states = {state.watch_id: state for state in watch_store.states(conn).values()}
         if any((states[one].verified_until or 0) > done for one, done in this.done.items()):
-            return []  # another process was faster, and has judged the same steps
+            return  # another process was faster, and has judged the same steps
         store.segments.commit(conn, [pending])
         quality_store.add(conn, [vars(row) for row in rows])
         watch_store.update_states(conn, [{"watch_id": one, "verified_until": this.end} for one in this.watches])
-    return rows
 
 
-def _rows(columns: Mapping[str, NDArray[Any]], this: _Round) -> list[quality_store.Quality]:
+def _rows(columns: Mapping[str, NDArray[Any]], this: _Round) -> list[Quality]:
     found = []
     names = ("samples", "series", "mae", "mase", "bias", "coverage", "above", "better_share")
     values = zip(*(columns[name].tolist() for name in ("watch", "lead", *names)), strict=True)
@@ -96,7 +101,7 @@ def _rows(columns: Mapping[str, NDArray[Any]], this: _Round) -> list[quality_sto
         if not np.isfinite(told["mase"]):
             told["mase"] = None
         level = this.watches[watch_id].level
-        found.append(quality_store.Quality(watch_id, this.end, lead * this.step, level=level, **told))
+        found.append(Quality(watch_id, this.end, lead * this.step, level=level, **told))
     return found
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 import dagster as dg
 
 from sentinel_core.config import SentinelConfig
-from sentinel_dagster.checks import FLEET_DRIFT, fleet_drift
+from sentinel_dagster.checks import BOUNDS_HOLD, FLEET_DRIFT, bounds_hold, fleet_drift
 from sentinel_dagster.metadata import CODE_VERSION, SCRAPED_WINDOWS, drift_metadata
 from sentinel_dagster.partitions import span
 from sentinel_dagster.resources import EngineResource
@@ -40,7 +40,7 @@ def drift_scores_asset(hourly: dg.HourlyPartitionsDefinition, *, horizon_hours: 
         kinds={"parquet"},
         owners=["team:sentinel"],
         code_version=CODE_VERSION,
-        check_specs=[FLEET_DRIFT],
+        check_specs=[FLEET_DRIFT, BOUNDS_HOLD],
         metadata={
             "dagster/column_schema": dg.TableSchema(
                 columns=[
@@ -64,7 +64,8 @@ def drift_scores_asset(hourly: dg.HourlyPartitionsDefinition, *, horizon_hours: 
         with engine.open() as core:
             report = core.score_drift(start, end, mode=config.mode)
             plot = config.mode == "replay" or closes_hour(core.config, start, end)
-        return dg.MaterializeResult(metadata=drift_metadata(report, plot=plot), check_results=[fleet_drift(report)])
+        results = [fleet_drift(report), bounds_hold(report)]
+        return dg.MaterializeResult(metadata=drift_metadata(report, plot=plot), check_results=results)
 
     return drift_scores
 

@@ -19,6 +19,7 @@ from sentinel_core.pipeline.reports import (
     EvaluationReport,
     ForecastReport,
     MonitorPlan,
+    Quality,
     ScrapeReport,
     TickPlan,
     TrainingReport,
@@ -46,6 +47,7 @@ class FakeEngine:
     failing: dict[str, str] = field(default_factory=dict)
     answered: set[str] = field(default_factory=set)
     drift: tuple[WatchDrift, ...] = ()
+    quality: dict[str, tuple[Quality, ...]] = field(default_factory=dict)
     promotes: bool = True
     down: bool = False
     monitoring: MonitorPlan | None = None
@@ -95,7 +97,7 @@ class FakeEngine:
 
     def score_drift(self, start: int, end: int, *, mode: str) -> DriftReport:
         self._note("score_drift", start=start, end=end, mode=mode)
-        return DriftReport(5, self.drift)
+        return DriftReport(5, self.drift, quality=self.quality)
 
     def train(
         self, slugs: Sequence[str], *, kind: str, reason: str, run_id: str, cause: str = "person"

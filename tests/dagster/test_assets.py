@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from sentinel_core.pipeline.reports import WatchDrift
+from sentinel_core.pipeline.reports import Quality, WatchDrift
 from sentinel_dagster.partitions import RANGE_END_TAG, RANGE_START_TAG
 from tests.dagster.fake_engine import FakeEngine
 
@@ -120,6 +120,23 @@ def test_the_fleet_is_judged_by_the_share_that_drifts(
     fake.drift = (WatchDrift(fake.slugs[0], "high" if high else "low", 0.4, low, high, 100),)
     run(defs, instance, ("drift_scores",), partition_key=FIRST)
     assert checks(instance, "drift_scores", "fleet_drift") == verdict
+
+
+@pytest.mark.parametrize(("coverage", "passed"), [(0.92, True), (1.0, True), (0.85, False)])
+def test_bounds_are_judged_by_their_coverage(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    fake: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    coverage: float,
+    passed: bool,
+) -> None:
+    """Bounds that held fewer actuals than chance explains warn; those that held more do not."""
+    monkeypatch.setattr("sentinel_core.plots.drift_png", lambda report: b"png")
+    quality = Quality(1, 0, 300, 2_880, 10, 1.0, 0.8, 0.0, coverage, (1 - coverage) / 2, 0.95, 0.7)
+    fake.quality = {fake.slugs[0]: (quality,)}
+    run(defs, instance, ("drift_scores",), partition_key=FIRST)
+    assert checks(instance, "drift_scores", "bounds_hold") == (passed, "WARN")
 
 
 def test_the_worst_watches_come_first_and_at_most_twenty(

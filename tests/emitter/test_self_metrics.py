@@ -1,5 +1,7 @@
 """Sentinel's own metrics, as a Prometheus would read them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
@@ -10,6 +12,7 @@ from sentinel_core.emitter.exposition import OPENMETRICS, OPENMETRICS_END, PLAIN
 from sentinel_core.emitter.self_metrics import COUNTED, PER_WATCH, SidecarMetrics, SnapshotCollector, encode
 from sentinel_core.emitter.snapshot import UNSEEN, Forecasts, Snapshot, WatchView
 from sentinel_core.series import Series
+from sentinel_core.storage.quality_store import Quality
 from sentinel_core.storage.watch_store import CounterKey
 
 REQUESTS = WatchConfig(metric="requests", model_class="LinearTrendModel")
@@ -82,6 +85,21 @@ def test_the_state_of_a_watch() -> None:
     ]
     info = {"selector": "requests", "model": "LinearTrendModel", "horizon": "5m"}
     assert found["sentinel_watch_info"] == [(slug | info, 1.0)]
+
+
+def test_how_good_forecasts_were() -> None:
+    """Each lead has its gauges, labelled with its duration; MASE is missing where the seasonal naive made no error."""
+    near = Quality(1, 960, 60, 50, 5, 2.0, 0.5, -0.1, 0.94, 0.02, 0.95, 0.8)
+    far = replace(near, lead_seconds=300, mase=None)
+    found = collected(Snapshot((replace(view(), quality=(near, far)),)))
+    labels = [{"watch": REQUESTS.slug, "lead": lead} for lead in ("1m", "5m")]
+    assert found["sentinel_forecast_mae"] == [(labels[0], 2.0), (labels[1], 2.0)]
+    assert found["sentinel_forecast_mase"] == [(labels[0], 0.5)]
+    assert [found[f"sentinel_forecast_{name}"][0][1] for name in ("bias", "coverage", "better_share")] == [
+        -0.1,
+        0.94,
+        0.8,
+    ]
 
 
 def test_a_watch_that_is_read_but_not_forecast_is_stale() -> None:

@@ -239,6 +239,17 @@ def test_a_watch(world: World) -> None:
         assert client.get("/watches/none").status_code == 404
 
 
+def test_how_good_forecasts_were(world: World) -> None:
+    """A watch tells of each lead how good its forecasts were, over time too, and which bounds are too narrow."""
+    with world.client() as client:
+        page = client.get(f"/watches/{REQUESTS.slug}").text
+        assert re.findall(r">(\w+) ahead</li>", page)[-3:] == ["1m", "8m", "30m"]
+        assert "× 0.80" in page
+        assert page.count("too narrow") == 1
+        assert "level 95%" in page
+        assert "Nothing is judged yet" in client.get(f"/watches/{LATENCY.slug}").text
+
+
 def test_a_threshold_on_its_pages(world: World) -> None:
     """The watch says how likely and when its likeliest series gets across, its incident names the series."""
 

@@ -27,8 +27,9 @@ from sentinel_core.security.passwords import Passwords
 from sentinel_core.security.principals import command_line
 from sentinel_core.security.secret import Pepper
 from sentinel_core.series import Series
-from sentinel_core.storage import event_store, forecast_store, model_store, schema
+from sentinel_core.storage import event_store, forecast_store, model_store, quality_store, schema
 from sentinel_core.storage.model_store import BaselineRow, StateRow
+from sentinel_core.storage.quality_store import Quality
 from sentinel_core.storage.store import Store
 from tests.emitter.fleet import Fleet, Issue, many
 
@@ -120,6 +121,18 @@ def _free_port() -> int:
 # ---- watches ---------------------------------------------------------------------------------------------------------
 
 
+def _quality(fleet: Fleet, watch: WatchConfig, end: int) -> None:
+    """Two days of judged forecasts; of the longest lead the bounds have become too narrow."""
+    rows = [
+        Quality(fleet.id(watch), end - HOUR * hour, lead, 4_000, 3, 2.5, 0.8, -0.1, coverage, 0.03, 0.95, 2 / 3)
+        for hour in range(48)
+        for lead, coverage in ((60, 0.95), (480, 0.94), (1_800, 0.95 if hour else 0.6))
+    ]
+    with fleet.store.database.write() as connection:
+        quality_store.add(connection, [vars(row) for row in rows])
+    fleet.state(watch, verified_until=end)
+
+
 def forecasts(fleet: Fleet) -> None:
     """A watch that forecasts well, one that drifts, one that has drifted, one that fails."""
     random = np.random.default_rng(7)
@@ -131,6 +144,7 @@ def forecasts(fleet: Fleet) -> None:
     _live(fleet, MEMORY, memory, rising, origin, rising[:, -1:] + 1e6 * np.arange(1, 6))
     queue = [Series.of("queue_length", {"job": job}) for job in ("mail", "push")]
     _live(fleet, QUEUE, queue, random.poisson(30, (2, 60)) + 8.0 * np.arange(60), origin, np.full((2, 5), 40.0))
+    _quality(fleet, REQUESTS, origin)
     fleet.serve(REQUESTS, 4, 1.3)
     fleet.serve(MEMORY, 2, 2e5)
     fleet.serve(QUEUE, 3, 4.0)

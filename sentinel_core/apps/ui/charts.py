@@ -8,9 +8,11 @@ import numpy as np
 
 from sentinel_core.apps.ui.plot import Curve, Mark, Plot, Span, Trace, draw, short_number
 from sentinel_core.config import MonitorConfig, WatchConfig
+from sentinel_core.durations import format_duration
 from sentinel_core.incidents.lifecycle import Incident
 from sentinel_core.monitoring.assessment import BinShare
 from sentinel_core.pipeline.monitored import Activity, OutputHistory
+from sentinel_core.storage.quality_store import Quality
 from sentinel_core.windows import FloatArray, IntArray
 
 POINTS = 400  # of a line; more than a screen shows
@@ -87,6 +89,35 @@ def drift_plot(times: IntArray, mae: FloatArray, config: WatchConfig) -> Plot | 
     marks = [Mark(low, f"finetune {short_number(low)}", "warn"), Mark(high, f"retrain {short_number(high)}", "bad")]
     unit = "× training MAE" if config.drift_unit == "scaled" else "MAE"
     return draw([Trace(unit, f"rolling {unit}, worst series", "psi", times, mae)], marks, zero=True)
+
+
+def coverage_plot(rounds: Sequence[Quality]) -> Plot | None:
+    """Coverage of a day's bounds over time, of some leads, beside the level; None before there are two rounds."""
+    if not rounds:
+        return None
+    level = rounds[-1].level
+    return draw(_by_lead(rounds, "coverage"), [Mark(level, f"level {100 * level:g}%", "warn")])
+
+
+def mase_plot(rounds: Sequence[Quality]) -> Plot | None:
+    """MASE of a day's forecasts over time, of some leads; None before there are two rounds."""
+    return draw(_by_lead(rounds, "mase"), [Mark(1.0, "repeating the day before", "warn")], zero=True)
+
+
+def _by_lead(rounds: Sequence[Quality], name: str) -> list[Trace]:
+    """One quantity over time of the shortest, a middle and the longest lead of the newest round."""
+    leads = sorted({one.lead_seconds for one in rounds if one.ts == rounds[-1].ts})
+    traces = []
+    for colour, lead in enumerate(sorted({leads[0], leads[len(leads) // 2], leads[-1]}) if leads else (), 1):
+        found = [(one.ts, getattr(one, name)) for one in rounds if one.lead_seconds == lead]
+        if len(found) < 2:
+            continue
+        found = found[:: -(-len(found) // POINTS)]
+        times = np.array([time for time, _ in found], np.int64)
+        values = np.array([math.nan if value is None else value for _, value in found])
+        text = f"{format_duration(lead)} ahead"
+        traces.append(Trace(text, text, "psi", times, values, colour=colour))
+    return traces
 
 
 @dataclass(frozen=True)

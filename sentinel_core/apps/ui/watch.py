@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from sentinel_core import registry
 from sentinel_core.alerts.message import headline
-from sentinel_core.apps.ui.charts import drift_plot, forecast_plot
+from sentinel_core.apps.ui.charts import coverage_plot, drift_plot, forecast_plot, mase_plot
 from sentinel_core.apps.ui.conditions import condition
 from sentinel_core.apps.ui.overview import drift_gauge
 from sentinel_core.apps.ui.pages import Visit
@@ -24,13 +24,16 @@ from sentinel_core.errors import NotFoundError, StoreError
 from sentinel_core.incidents import store as incidents
 from sentinel_core.incidents.findings import Reached
 from sentinel_core.series import format_selector
-from sentinel_core.storage import forecast_store, windows_store
+from sentinel_core.storage import forecast_store, quality_store, windows_store
 from sentinel_core.storage.model_store import DEFAULT_PROJECT
+from sentinel_core.storage.quality_store import Quality
 from sentinel_core.storage.store import Store
+from sentinel_core.verification import least_coverage
 
 logger = logging.getLogger(__name__)
 
 VERSIONS = 20
+QUALITY_SECONDS = 7 * 86_400  # of the plot of how good forecasts were
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,15 @@ def watch(visit: Visit) -> Response:
         with visit.services.store.database.read() as connection:
             versions = registry.versions(connection, view.state.watch_id)
             recent = incidents.list_incidents(connection, watch_id=view.state.watch_id, limit=5)
+            since, until = int(visit.now - QUALITY_SECONDS), int(visit.now)
+            qualities = quality_store.history(connection, view.state.watch_id, since, until)
     except StoreError as error:
-        drawn, unusual, versions, recent, problem = Drawn(), [], [], [], problem or str(error)
+        drawn, unusual, versions, recent, qualities = Drawn(), [], [], [], []
+        problem = problem or str(error)
     dagster = visit.pages.dagster(visit.request)
     return visit.render(
         "watch.html",
-        live="#state,#forecast,#unusual,#drift,#versions",
+        live="#state,#forecast,#unusual,#drift,#quality,#versions",
         problem=visit.unreadable(problem),
         watch=view,
         config=view.config,
@@ -73,6 +79,9 @@ def watch(visit: Visit) -> Response:
         counts={kind: count for kind, count in series_by_state(view).items() if count},
         drawn=drawn,
         unusual=unusual,
+        quality=[_told(one) for one in view.quality],
+        coverage=coverage_plot(qualities),
+        mase=mase_plot(qualities),
         wanted=wanted,
         versions=[(version_label(one.version), one) for one in versions[:VERSIONS]],
         serving=view.serving[0] if view.serving else None,
@@ -81,6 +90,12 @@ def watch(visit: Visit) -> Response:
         lineage=f"{dagster}/assets/model_versions?view=partitions&partition={quote_url(slug)}",
         runs=f"{dagster}/runs/",
     )
+
+
+def _told(quality: Quality) -> tuple[Quality, bool]:
+    """How good the forecasts of a lead were, and whether its bounds held too few actuals for chance to explain it."""
+    least = least_coverage(quality.level, quality.samples, quality.series, quality.lead_seconds)
+    return quality, quality.coverage < least
 
 
 def _likeliest(view: WatchView) -> list[Reached]:
