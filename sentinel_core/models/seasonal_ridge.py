@@ -237,7 +237,8 @@ class SeasonalRidgeModel(FiveMethods):
         share = fresh / np.maximum(known + fresh, np.float32(1e-9))
         errors, judged = errors + share[:, None] * (fresh_errors - errors), known + fresh
         weights, fresh_unit = learnt.weights(candidates[:, 0], unit[:, None])
-        equations = fading * equations + learnt.equations(weights * density[:, None])
+        added = learnt.equations(weights * density[:, None])
+        added += fading * equations
         mass = np.where(unit > 0, np.minimum(count / self.memory_steps, 1), count > 0).astype(np.float32)
         unit = unit + mass * (fresh_unit[:, 0] - unit)
 
@@ -246,7 +247,7 @@ class SeasonalRidgeModel(FiveMethods):
         before = np.concatenate([np.zeros((n, 1, F), np.float32), p["candidates"][:, :-1, 0]], axis=1)
         towards = np.stack([_towards(before[:, k], self.knots[k], fixed[k], seasonal) for k in at], axis=1)
         solved = solve(
-            equations.reshape(n, K, F, F + 1)[:, at].reshape(-1, F, F + 1),
+            added.reshape(n, K, F, F + 1)[:, at].reshape(-1, F, F + 1),
             unit.reshape(n, K)[:, at].reshape(-1, 1),
             np.tile(self.knots[at], n)[:, None],
             np.tile(np.take(PULLS, strength), n)[:, None],
@@ -256,7 +257,7 @@ class SeasonalRidgeModel(FiveMethods):
         p["candidates"][:, at, strength] = solved.reshape(n, len(at), F)
         compared[: len(PULLS)] = p["candidates"].reshape(n * K, len(PULLS), F).transpose(1, 0, 2)
         blended = _averaged(errors, judged, compared)
-        new = {"equations": equations, "errors": errors, "judged": judged, "unit": unit, "coefficients": blended}
+        new = {"equations": added, "errors": errors, "judged": judged, "unit": unit, "coefficients": blended}
         return p | {key: value.reshape(p[key].shape) for key, value in new.items()}
 
     def _due(self, turn: int, new_steps: int) -> tuple[IntArray, IntArray]:
