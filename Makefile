@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# A worker for each core; tests/conftest.py says who runs what.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: run test check bench bench-drift debian format clean
@@ -13,14 +15,14 @@ run: $(VENV)/installed  ## the product with a demo: Dagster on 3000, the sidecar
 	@exec $(BIN)/sentinel up --demo
 
 test: $(VENV)/developed debian  ## every test but the slow soaks
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 check: $(VENV)/developed debian  ## lint, format, types, import contract, doc examples, every test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(PYTEST)
 
 bench: $(VENV)/developed  ## speed beside the peers, as ratios
 	$(BIN)/python -m benchmarks

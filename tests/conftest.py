@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -13,9 +14,37 @@ from tests.emitter.fleet import Fleet, Opener
 from tests.postgres_server import fresh_database, running_postgres
 from tests.prometheus_server import PrometheusServer, missing_programs
 
+if TYPE_CHECKING:
+    from xdist.remote import Producer
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+WHOLE_PRODUCTS = ("tests/product/", "tests/dagster/test_end_to_end.py", "tests/test_up.py")
+
 # A busy machine is no failure: time is asserted in benchmarks, not by each property's 200 ms.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: "Producer") -> "LoadScopeScheduling":
+    """With `-n`, one worker has the whole products, one after the other, as each is several processes that mostly wait.
+
+    The others have the rest, file after file, so that what a file shares is made once.
+    """
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class Lanes(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "products" if nodeid.startswith(WHOLE_PRODUCTS) else nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False
+    return Lanes(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n` the whole products begin first, as they take longest; by itself what is quick to fail comes first."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: not item.nodeid.startswith(WHOLE_PRODUCTS))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """`python soak_target.py PORT SERIES`: metrics that are functions of time, over HTTP and as a past in OpenMetrics.
 
-soak_load{host}             gauge; one more series, host="gone", is in the past only
+soak_load{host}             gauge; one more series, host="gone", is in the past only, to just before its end
 soak_requests_total{host}   counter that restarts every hour
 soak_queue{host}            gauge
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.prometheus_server import History
 
 GONE = "gone"
+GONE_SECONDS = 120  # its last sample is as old at the end of the past: it still lives for another three minutes
 TARGET = ',instance="target",job="soak"'  # labels that Prometheus adds
 SCRAPE_SECONDS = 5
 SPACINGS = {"soak_load": 15, "soak_requests": SCRAPE_SECONDS, "soak_queue": 15}  # of the past, seconds
@@ -42,6 +43,11 @@ def lines(family: str, series: int, t: float) -> Iterator[str]:
 class Past(History):
     """`days` of it up to `end`; `series` for each family."""
 
+    @property
+    def gone_at(self) -> int:
+        """When the vanished series had its last sample, unix seconds."""
+        return self.end - GONE_SECONDS
+
     def write(self, path: Path) -> None:
         """Write OpenMetrics as the server would have been scraped, with its labels."""
         with path.open("w", buffering=1 << 20) as file:
@@ -51,7 +57,7 @@ class Past(History):
                 times = range(self.start // spacing * spacing, self.end + 1, spacing)
                 for t in times:
                     own = list(lines(family, self.series, t))
-                    if family == "soak_load":
+                    if family == "soak_load" and t <= self.gone_at:
                         own.append(f'soak_load{{host="{GONE}"}} {value(family, 0, t):.6f}')
                     file.writelines(one.replace("}", TARGET + "}") + f" {t}\n" for one in own)
             file.write("# EOF\n")

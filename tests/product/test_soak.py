@@ -31,10 +31,10 @@ from tests.prometheus_server import PrometheusServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.prometheus]
 
-SOAK_SECONDS = float(os.environ.get("SENTINEL_SOAK_SECONDS", "300"))
+SOAK_SECONDS = float(os.environ.get("SENTINEL_SOAK_SECONDS", "120"))
 SERIES = 200
 OUTAGE_SECONDS = SOAK_SECONDS / 6  # ten minutes of an hour
-RECOVERY_SECONDS = 120.0  # until every watch has a forecast of after a fault; the slowest ticks each minute
+RECOVERY_SECONDS = 120.0  # until every watch has a forecast of after a fault; the slowest ticks each half minute
 SILENCE_SECONDS = 20.0  # until a killed sidecar answers again
 QUIET_SECONDS = 300.0 + 60.0  # a series without a sample for so long has left, with a tick to notice it
 ROOT = Path(__file__).parents[2]
@@ -65,8 +65,8 @@ drift_retrain_threshold = 3.0
 [[watches]]
 metric = "soak_queue"
 model_class = "SGDRegressorModel"
-granularity = "1m"
-horizon = "3m"
+granularity = "30s"
+horizon = "2m"
 lookback = "10m"
 history = "90m"
 drift_unit = "scaled"
@@ -181,7 +181,7 @@ def world(prometheus_programs: None, tmp_path: Path) -> Iterator[World]:
     past = Past(end=int(time.time()), days=2 / 24, series=SERIES)
     server = PrometheusServer(tmp_path, past, jobs)
     server.load()
-    onlooker = Onlooker(product, past.end)
+    onlooker = Onlooker(product, past.gone_at)
     command = [sys.executable, "-m", "tests.product.soak_target", str(target_port), str(SERIES)]
     target = subprocess.Popen(command, cwd=ROOT)
     try:
