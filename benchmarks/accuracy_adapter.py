@@ -14,6 +14,7 @@ import numpy as np
 from sentinel_core import forecasts, intervals, training
 from sentinel_core.models import ARIMAModel, ExponentialSmoothingModel, LinearTrendModel, SGDRegressorModel
 from sentinel_core.models.base import BatchModel
+from sentinel_core.models.rows import held_back_origins
 from sentinel_core.models.seasonal_ridge import SeasonalRidgeModel
 from sentinel_core.windows import FloatArray, Window
 
@@ -99,7 +100,7 @@ def forecast(
         mean[rows] = np.where(silent[:, None], forecasts.last_values(window)[:, None], found)
         if not levels:
             continue
-        origins = training.held_back_origins(history.shape[1], lookback, horizon)
+        origins = held_back_origins(history.shape[1], lookback, horizon)
         if len(origins):
             judged = build()
             judged.fit_window(window.columns(slice(0, int(origins[0]) + 1)))

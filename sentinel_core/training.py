@@ -11,11 +11,9 @@ from sentinel_core import forecasts, intervals
 from sentinel_core.errors import ModelError
 from sentinel_core.forecasts import Fitted
 from sentinel_core.models.base import BatchModel
-from sentinel_core.models.rows import between_knots
+from sentinel_core.models.rows import between_knots, held_back_origins
 from sentinel_core.windows import FloatArray, IntArray, Window
 
-HELD_BACK_SHARE = 0.2
-MAX_ORIGINS = 48  # held-back origins a validation forecasts from: bounds at 95 % want a few dozen residuals a lead
 FAIR_ORIGINS = 8  # origins after the champion's own data from which a comparison is fair to both
 
 
@@ -40,27 +38,6 @@ class Candidate:
     champion_mae: FloatArray
     coverage: float
     errors: Mapping[int, str] = field(default_factory=dict)
-
-
-def held_back_origins(samples: int, lookback: int, horizon: int, fresh: int | None = None) -> IntArray:
-    """Column indices to forecast from, newest part of a history of `samples` columns, evenly spread.
-
-    The first is the last column a validation fit may see. A history of exactly lookback + horizon gives one origin.
-    Of `fresh` columns that a champion has not seen, a finetune learns the older half and is judged on the newer.
-
-    >>> held_back_origins(35, 30, 5).tolist()
-    [29]
-    >>> held_back_origins(1000, 30, 5, fresh=24).tolist()
-    [987, 988, 989, 990, 991, 992, 993, 994]
-    """
-    last = samples - horizon - 1
-    if last < 0:
-        return np.empty(0, np.int64)
-    held_back = max(int(samples * HELD_BACK_SHARE), 2 * horizon)
-    if fresh is not None:
-        held_back = min(held_back, max(fresh // 2, horizon))
-    first = max(min(lookback - 1, last), samples - held_back - 1)
-    return np.unique(np.linspace(first, last, MAX_ORIGINS).round().astype(np.int64))
 
 
 def enough_samples(window: Window, lookback: int, horizon: int) -> NDArray[np.bool_]:

@@ -35,6 +35,7 @@ MAX_SECONDS = 3_660 * 86_400  # ten years: nobody has more, and arithmetic on ti
 
 _SQL_URL = r"sqlite:////.+|postgresql(\+psycopg)?://(?=.)([^@]*@)?(\[[^]]*\]|[^/?:]*)(:(?P<port>\d+))?([/?].*)?"
 _DATA_URL = r"file:///.|s3://[^/]"
+AUTO = "auto"  # short for AutoModel
 _HOST = re.compile(r"\w[\w.-]*")
 
 
@@ -445,6 +446,8 @@ def model_path(model_class: Any) -> str:
     >>> model_path("sentinel_core.models.arima:ARIMAModel")
     'ARIMAModel'
     """
+    if model_class == AUTO:
+        return "AutoModel"
     path = model_class if isinstance(model_class, str) else f"{model_class.__module__}:{model_class.__qualname__}"
     module, _, name = path.partition(":")
     return name if module.split(".")[:2] == ["sentinel_core", "models"] else path

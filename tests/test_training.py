@@ -8,6 +8,7 @@ from sentinel_core.errors import ModelError
 from sentinel_core.forecasts import Fitted
 from sentinel_core.models import SeasonalRidgeModel
 from sentinel_core.models.base import BatchModel
+from sentinel_core.models.rows import held_back_origins
 from sentinel_core.windows import FloatArray, Window
 
 STEP = 60
@@ -92,7 +93,7 @@ def test_a_series_without_a_champion_is_accepted() -> None:
 def test_validation_never_looks_ahead() -> None:
     """What is judged was fitted before the first held-back origin, and the champion itself is not touched."""
     window = walk()
-    origins = training.held_back_origins(200, 30, 5)
+    origins = held_back_origins(200, 30, 5)
     seen: list[int] = []
 
     class Spy(Shifted):

@@ -46,6 +46,11 @@ class FiveMethodBatchModel(BatchModel):
         super().__init__(granularity, horizon, lookback, **(model_params or {}))
         self.model_class, self.timeout_seconds = model_class, timeout_seconds
 
+    @property
+    def model_names(self) -> NDArray[np.str_]:
+        """The model of each series [n]: the person's."""
+        return np.full(len(self.fingerprints), self.model_class.__name__)
+
     def fit_window(self, window: Window) -> None:
         """`fit` each series that has more samples than its lookback."""
         self.fingerprints = window.fingerprints.copy()

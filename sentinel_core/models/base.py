@@ -104,6 +104,11 @@ class BatchModel(ModelSpec, ABC):
         return self.lookback_steps
 
     @property
+    def model_names(self) -> NDArray[np.str_]:
+        """The model of each series [n]: one, unless it chooses."""
+        return np.full(len(self.fingerprints), type(self).__name__)
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """What the model sees of a series, in order; recorded with each version."""
         return feature_names(self.lookback_steps)

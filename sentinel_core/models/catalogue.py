@@ -13,17 +13,26 @@ from sentinel_core.durations import parse_duration
 from sentinel_core.errors import ConfigError
 from sentinel_core.models.adapter import FiveMethodBatchModel
 from sentinel_core.models.arima import ARIMAModel
+from sentinel_core.models.auto import AutoModel
 from sentinel_core.models.base import BaseModel, BatchModel, ModelSpec
 from sentinel_core.models.exponential_smoothing import ExponentialSmoothingModel
 from sentinel_core.models.linear_trend import LinearTrendModel
 from sentinel_core.models.seasonal_ridge import SeasonalRidgeModel
 from sentinel_core.models.sgd_regressor import SGDRegressorModel
+from sentinel_core.validation import AUTO, model_path
 
 BUILT_INS: dict[str, type[BatchModel]] = {
     model.__name__: model
-    for model in (LinearTrendModel, ExponentialSmoothingModel, ARIMAModel, SGDRegressorModel, SeasonalRidgeModel)
+    for model in (
+        LinearTrendModel,
+        ExponentialSmoothingModel,
+        ARIMAModel,
+        SGDRegressorModel,
+        SeasonalRidgeModel,
+        AutoModel,
+    )
 }
-_CHOICES = f"name {', '.join(BUILT_INS)}, or your own class as package.module:Class"
+_CHOICES = f"name {', '.join(BUILT_INS)} ({AUTO} for short), or your own class as package.module:Class"
 GRID = ("granularity", "horizon", "lookback")
 _CONTRACTS = (BaseModel, BatchModel, ModelSpec, object)
 
@@ -85,8 +94,8 @@ def knows_holidays(model_class: type) -> bool:
 
 
 def _named(text: str) -> Any:
-    if text in BUILT_INS:
-        return BUILT_INS[text]
+    if model_path(text) in BUILT_INS:
+        return BUILT_INS[model_path(text)]
     module, separator, name = text.partition(":")
     if not separator:
         raise ConfigError([f"model_class: there is no built-in {text!r}; {_CHOICES}"])

@@ -11,6 +11,8 @@ from sentinel_core.windows import FloatArray, IntArray, Window
 BLOCK_FLOATS = 1 << 18  # of one temporary array; a dozen are alive at once, and larger ones leave the caches
 SURE = 4.0  # a slope whose squared t value is below this is noise and counts as level
 FEW_SAMPLES = 24.0  # beyond a fit's own: with so many, a slope needs twice the certainty it needs with very many
+HELD_BACK_SHARE = 0.2
+MAX_ORIGINS = 48  # held-back origins a validation forecasts from: bounds at 95 % want a few dozen residuals a lead
 MEMORY = 2.0  # a finetune forgets until what was learnt before weighs at most this many times what is new
 
 
@@ -105,6 +107,27 @@ def kept_share(old_weight: FloatArray, new_weight: FloatArray, lookback_steps: i
 def pooled(values: FloatArray, n: int) -> FloatArray:
     """The median over series, for each of n others."""
     return np.tile(np.median(values, axis=0), (n, *[1] * (values.ndim - 1)))
+
+
+def held_back_origins(samples: int, lookback: int, horizon: int, fresh: int | None = None) -> IntArray:
+    """Column indices to forecast from, newest part of a history of `samples` columns, evenly spread.
+
+    The first is the last column a validation fit may see. A history of exactly lookback + horizon gives one origin.
+    Of `fresh` columns that a champion has not seen, a finetune learns the older half and is judged on the newer.
+
+    >>> held_back_origins(35, 30, 5).tolist()
+    [29]
+    >>> held_back_origins(1000, 30, 5, fresh=24).tolist()
+    [987, 988, 989, 990, 991, 992, 993, 994]
+    """
+    last = samples - horizon - 1
+    if last < 0:
+        return np.empty(0, np.int64)
+    held_back = max(int(samples * HELD_BACK_SHARE), 2 * horizon)
+    if fresh is not None:
+        held_back = min(held_back, max(fresh // 2, horizon))
+    first = max(min(lookback - 1, last), samples - held_back - 1)
+    return np.unique(np.linspace(first, last, MAX_ORIGINS).round().astype(np.int64))
 
 
 def knots(horizon_steps: int) -> IntArray:

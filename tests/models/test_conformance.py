@@ -9,6 +9,7 @@ import pytest
 
 from sentinel_core.models import (
     ARIMAModel,
+    AutoModel,
     BaseModel,
     ExponentialSmoothingModel,
     LinearTrendModel,
@@ -19,7 +20,7 @@ from sentinel_core.models import (
     conformance,
 )
 
-BUILT_INS = (LinearTrendModel, ExponentialSmoothingModel, ARIMAModel, SGDRegressorModel, SeasonalRidgeModel)
+BUILT_INS = (LinearTrendModel, ExponentialSmoothingModel, ARIMAModel, SGDRegressorModel, SeasonalRidgeModel, AutoModel)
 
 
 def name(value: Any) -> str:

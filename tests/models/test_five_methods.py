@@ -9,6 +9,7 @@ from sentinel_core import features
 from sentinel_core.errors import ArtifactError, ModelError
 from sentinel_core.models import (
     ARIMAModel,
+    AutoModel,
     BaseModel,
     BatchModel,
     ExponentialSmoothingModel,
@@ -18,7 +19,7 @@ from sentinel_core.models import (
 )
 from sentinel_core.windows import Window
 
-BUILT_INS = (LinearTrendModel, ExponentialSmoothingModel, ARIMAModel, SGDRegressorModel, SeasonalRidgeModel)
+BUILT_INS = (LinearTrendModel, ExponentialSmoothingModel, ARIMAModel, SGDRegressorModel, SeasonalRidgeModel, AutoModel)
 TIMESTAMPS = 1_706_000_040 + 60 * np.arange(200)
 SERIES = np.cumsum(np.random.default_rng(1).normal(size=200))
 
