@@ -19,7 +19,7 @@ from sentinel_core.storage.parquet import Columns
 from sentinel_core.storage.quality_store import Quality
 from sentinel_core.storage.segments import Segment
 from sentinel_core.verification import ADDED, COUNTS, DAY_SECONDS
-from sentinel_core.windows import FloatArray, IntArray, Window, grid, positions, unique
+from sentinel_core.windows import FloatArray, IntArray, Window, grid, inside, positions, unique
 
 BLOCK_CELLS = 2_000_000  # of series, leads and steps judged at once: 0.2 GB while it lasts
 REACH_STEPS = 12  # a seasonal naive forecast that needs the last value looks for it so far back
@@ -160,8 +160,12 @@ def _block(
     recent = Window(fingerprints, recent.timestamps, recent.values[place], step)
     naive = verification.seasonal_naive(recent, [seasons[one] for one in cycles], leads.tolist())
     starts = np.array([this.done[one] for one in owner.tolist()])
-    actual = recent.values[:, -count:]
-    actual = np.where(grid(first, last, step) > starts[:, None], actual, np.nan)  # what was not judged before
+    times = grid(first, last, step)
+    wanted = times > starts[:, None]  # what was not judged before
+    for one, watch in this.watches.items():
+        if watch.ignored:
+            wanted[owner == one] &= ~inside(times, watch.ignored)
+    actual = np.where(wanted, recent.values[:, -count:], np.nan)
     mean, lower, upper = _forecasts(context, this, owner, fingerprints, leads, first, last)
     return verification.sums(actual[:, None], mean, lower, upper, naive)
 

@@ -318,3 +318,22 @@ def test_without_a_holiday_in_sight_its_setting_changes_nothing() -> None:
     """A history and a horizon of ordinary days give the very same forecast."""
     end = datetime(2024, 2, 28, tzinfo=UTC)
     assert error_of_day(end, "DE") == error_of_day(end, None)
+
+
+def test_yesterdays_outage_is_not_todays_forecast_where_it_is_ignored() -> None:
+    """Four hours at nothing, the day before the same hours are forecast: hidden, they are forecast as ever."""
+    day = np.sin(2 * np.pi * np.arange(DAY * 11) / DAY)
+    values = 5 + day + 0.2 * np.random.default_rng(11).normal(size=(20, DAY * 11))
+    clean = window_of(values)
+    outage = slice(DAY * 9 + 96, DAY * 9 + 144)
+    hurt = window_of(np.where(np.isin(np.arange(DAY * 11), np.arange(DAY * 11)[outage]), 0.0, values))
+    now = DAY * 10 + 84  # an hour before the time of day at which it began
+    ignored = hurt.without([(int(clean.timestamps[outage.start]), int(clean.timestamps[outage.stop - 1]))])
+    error = {}
+    for name, window in (("clean", clean), ("hurt", hurt), ("ignored", ignored)):
+        model = model_of(DAY)
+        model.fit_window(window.columns(slice(0, now)))
+        forecast = model.predict_window(window.columns(slice(0, now)), 60)[:, 12:]
+        error[name] = np.abs(forecast - values[:, now + 12 : now + 60]).mean()
+    assert error["ignored"] < 1.05 * error["clean"]
+    assert error["hurt"] > 1.5 * error["ignored"]

@@ -1,7 +1,8 @@
 """Forecasts are judged in rounds: what is kept of them is what a loop over every forecast and actual finds."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +128,17 @@ def test_a_first_round_judges_the_last_day(past: Past, monkeypatch: pytest.Monke
         newest = quality_store.newest(connection)
     assert [one for some in newest.values() for one in some] == found
     assert past.verify(until) == []
+
+
+def test_what_a_watch_ignores_is_not_judged(past: Past) -> None:
+    """Nothing of a span that it names is in its numbers; another watch of the same series is not touched."""
+    until = NOW - NOW % 3_600
+    span = "/".join(datetime.fromtimestamp(second, UTC).isoformat() for second in (until - DAY, until - 7_200))
+    watches = [replace(SHORT, ignore=[span]), LONG]
+    past.context = replace(past.context, config=replace(past.fleet.config, watches=watches))
+    found = past.verify(until)
+    past.check(found, SHORT, until - 7_200, until)
+    past.check(found, LONG, until - DAY, until)
 
 
 def test_rounds_add_up_to_a_day(past: Past) -> None:
