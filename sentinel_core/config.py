@@ -61,6 +61,7 @@ class WatchConfig:
     model_timeout: str = "60s"  # one call of a person's own model
     bounds: Sequence[float] = ()  # lowest and highest value that is forecast; without: 0 for what was never negative
     level: float = 0.95  # nominal coverage of the forecasts' bounds
+    inner_level: float | None = None  # of narrower bounds within them
     thresholds: Mapping[str, float] = field(default_factory=dict)  # "above", "below", or both: in the forecast's unit
     threshold_probability: float = 0.9  # of a series getting across one within the horizon: from here on an incident
     max_series: int = 10_000

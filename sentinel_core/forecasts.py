@@ -22,6 +22,7 @@ class Fitted:
     offsets:  float64 [n, horizon_steps, 2], added to a forecast to get its lower and upper bound
     mae:      float64 [n, horizon_steps], held-back MAE per lead
     limits:   float64 [n, 2], lowest and highest value that is forecast
+    inner:    as offsets, of the watch's inner level; [n, 0, 2] where it has none
     """
 
     model: BatchModel
@@ -29,11 +30,13 @@ class Fitted:
     offsets: FloatArray
     mae: FloatArray
     limits: FloatArray
+    inner: FloatArray
 
     @classmethod
     def of(cls, model: BatchModel, measured: Mapping[str, NDArray[Any]]) -> "Fitted":
         """From the arrays by name; what the training of an older release did not measure is as it was there."""
-        unknown = {"limits": np.tile([-np.inf, np.inf], (len(model.fingerprints), 1))}
+        n = len(model.fingerprints)
+        unknown = {"limits": np.tile([-np.inf, np.inf], (n, 1)), "inner": np.empty((n, 0, 2))}
         return cls(model, **{entry.name: (unknown | dict(measured))[entry.name] for entry in fields(cls)[1:]})
 
     @property
@@ -57,21 +60,37 @@ def concat(parts: list[Fitted]) -> Fitted:
     """Several watches' models of one class, grid and parameters as one."""
     if len(parts) == 1:
         return parts[0]
-    measured = [part.measured for part in parts]
+    leads = max(part.inner.shape[1] for part in parts)
+    measured = [part.measured | {"inner": _until(part.inner, leads)} for part in parts]
     return Fitted(
         type(parts[0].model).concat([part.model for part in parts]),
         **{name: np.concatenate([arrays[name] for arrays in measured]) for name in measured[0]},
     )
 
 
+def _until(inner: FloatArray, leads: int) -> FloatArray:
+    """Offsets [n, leads, 2] of some or no leads, NaN where they are not known."""
+    return np.pad(inner, ((0, 0), (0, leads - inner.shape[1]), (0, 0)), constant_values=np.nan)
+
+
 @dataclass(frozen=True)
 class Forecast:
-    """mean, lower, upper: float64 [n, horizon_steps], column k is lead k + 1; versions: int32 [n]."""
+    """All but versions float64 [n, horizon_steps], column k is lead k + 1.
+
+    versions: int32 [n]
+    inner_lower, inner_upper: within lower and upper; NaN where the watch has one level only
+    """
 
     mean: FloatArray
     lower: FloatArray
     upper: FloatArray
     versions: NDArray[np.int32]
+    inner_lower: FloatArray
+    inner_upper: FloatArray
+
+    def rows(self, chosen: slice) -> "Forecast":
+        """Those of some series."""
+        return Forecast(**{entry.name: getattr(self, entry.name)[chosen] for entry in fields(self)})
 
 
 def issue(fitted: Fitted, window: Window, horizon_steps: int) -> Forecast:
@@ -87,7 +106,7 @@ def issue(fitted: Fitted, window: Window, horizon_steps: int) -> Forecast:
     if broken.any():
         mean = np.where(broken[:, None], last_values(context)[:, None], mean)
         versions[broken] = NAIVE
-    return _bounded(mean, fitted.offsets, reached(fitted.limits, context), versions)
+    return _bounded(mean, fitted.offsets, fitted.inner, reached(fitted.limits, context), versions)
 
 
 def issue_unlearnt(
@@ -100,16 +119,16 @@ def issue_unlearnt(
     n = len(window.fingerprints)
     mean = np.repeat(last_values(window)[:, None], horizon_steps, axis=1)
     versions = np.zeros(n, np.int32)
-    relative = np.zeros((horizon_steps, 2))
+    relative, inner = np.zeros((horizon_steps, 2)), np.empty((0, 2))
     if fitted is not None and len(fitted.model.fingerprints):
         pooled = fitted.model.adopt(window).predict_window(window.newest(fitted.model.context_steps), horizon_steps)
         usable = np.isfinite(pooled).all(axis=1) & (np.isfinite(window.values).sum(axis=1) > 1) & fitted.model.pools
         mean[usable] = pooled[usable]
         versions[usable] = -version
         one_step = np.maximum(fitted.mae[:, :1, None], np.finfo(float).tiny)
-        relative = np.median(fitted.offsets / one_step, axis=0)
-    offsets = relative[None] * mean_absolute_step(window)[:, None, None]
-    return _bounded(mean, offsets, limits(window, bounds), versions)
+        relative, inner = (np.median(part / one_step, axis=0) for part in (fitted.offsets, fitted.inner))
+    unit = mean_absolute_step(window)[:, None, None]
+    return _bounded(mean, relative * unit, inner * unit, limits(window, bounds), versions)
 
 
 def limits(window: Window, bounds: Sequence[float]) -> FloatArray:
@@ -136,11 +155,15 @@ def reached(limits: FloatArray, window: Window) -> FloatArray:
     return np.stack([np.minimum(limits[:, 0], low), np.maximum(limits[:, 1], high)], axis=1)
 
 
-def _bounded(mean: FloatArray, offsets: FloatArray, limits: FloatArray, versions: NDArray[np.int32]) -> Forecast:
+def _bounded(
+    mean: FloatArray, offsets: FloatArray, inner: FloatArray, limits: FloatArray, versions: NDArray[np.int32]
+) -> Forecast:
     low, high = limits[:, :1], limits[:, 1:]
     mean = np.clip(mean, low, high)
     lower, upper = (np.clip(mean + offsets[:, :, side], low, high) for side in (0, 1))
-    return Forecast(mean, lower, upper, versions)
+    inner = _until(inner, mean.shape[1])
+    inner_lower, inner_upper = (np.clip(mean + inner[:, :, side], lower, upper) for side in (0, 1))
+    return Forecast(mean, lower, upper, versions, inner_lower, inner_upper)
 
 
 def last_values(window: Window) -> FloatArray:

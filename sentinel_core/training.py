@@ -55,6 +55,7 @@ def train(
     *,
     version: int,
     level: float,
+    inner_level: float | None = None,
     bounds: Sequence[float] = (),
     champion: Fitted | None = None,
     champion_end: int | None = None,
@@ -129,16 +130,19 @@ def train(
 
     lead_mae = _positive(every_lead, window)
     offsets = intervals.offsets(errors, level, measured_leads)
+    inner = np.empty((len(offsets), 0, 2))
+    if inner_level is not None:
+        inner = intervals.offsets(errors, inner_level, measured_leads)
     if finetune and champion is not None and len(origins) < FAIR_ORIGINS:
         champion_rows = champion.take(window.fingerprints)  # too few residuals to replace what a full training measured
-        lead_mae, offsets = champion_rows.mae, champion_rows.offsets
+        lead_mae, offsets, inner = champion_rows.mae, champion_rows.offsets, champion_rows.inner
     finite = np.isfinite(model.predict_window(window.newest(model.context_steps), horizon)).all(axis=1)
     failed |= model.errors
     finite &= ~np.isin(window.fingerprints, list(failed))
     better = ~known | ~np.isfinite(champion_mae) | (compared_mae <= champion_mae)
     if drifted is not None:
         better |= drifted
-    fitted = Fitted(model, np.full(len(window.fingerprints), version, np.int32), offsets, lead_mae, limits)
+    fitted = Fitted(model, np.full(len(window.fingerprints), version, np.int32), offsets, lead_mae, limits, inner)
     coverage = _cross_coverage(errors, level, measured_leads)
     return Candidate(fitted, finite & better, mae, compared_mae, champion_mae, coverage, failed)
 

@@ -289,6 +289,9 @@ def _watch_problems(watch: "WatchConfig", typed: set[str]) -> list[str]:
         found.append(f"level: {watch.level} is not a share between 0 and 1; write 0.95")
     if "bounds" in typed and watch.bounds and not (len(watch.bounds) == 2 and watch.bounds[0] < watch.bounds[1]):
         found.append(f"bounds: {list(watch.bounds)} are no lowest and highest value; write [0, 1], or [0, inf]")
+    inner = watch.inner_level
+    if inner is not None and typed.issuperset({"level", "inner_level"}) and not 0 < inner < watch.level:
+        found.append(f"inner_level: {inner} is not a share below level {watch.level}; write 0.8")
     if "thresholds" in typed:
         found += _limit_problems(watch.thresholds)
     if "threshold_probability" in typed and not 0 < watch.threshold_probability <= 1:

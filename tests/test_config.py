@@ -64,6 +64,7 @@ def test_a_watch_counts_in_steps() -> None:
         ({"granularity": "5s", "history": "3000d"}, "history: 51,840,000 steps; at most 1,000,000: take a longer"),
         ({"history": "99999999999999999999w"}, "history: 99999999999999999999w is longer than ten years"),
         ({"history": "30m"}, "history: 30m is shorter than lookback + horizon; write 35m or more"),
+        ({"inner_level": 0.95}, "inner_level: 0.95 is not a share below level 0.95; write 0.8"),
         ({"anomaly_quiet": "1d"}, "anomaly_quiet: 1,440 steps; at most 720: take a longer granularity"),
         ({"drift_cooldown": ""}, "drift_cooldown: '' is not a duration; write 30s, 5m, 1h or 7d"),
         ({"drift_finetune_threshold": 0.5}, "drift_finetune_threshold: 0.5 is above drift_retrain_threshold 0.3; low"),

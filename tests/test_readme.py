@@ -65,7 +65,7 @@ BOTH = README + "\n" + CONTRIBUTING
 LARGEST_PICTURE = 120_000  # bytes: the page is read on telephones too, and pictures stay in git for ever
 ORDINARY = {"apt-get", "cd", "cp", "curl", "git", "grep", "mkdir", "pip", "promtool", "python3", "rm", "sqlite3", "tar"}
 ORDINARY |= {"vmalert"}
-OF_FORECASTS = {"sentinel_predicted", "sentinel_predicted_lower", "sentinel_predicted_upper"}
+OF_FORECASTS = {f"sentinel_predicted{one}" for one in ("", "_lower", "_upper", "_inner_lower", "_inner_upper")}
 OF_SERIES = OF_FORECASTS | {
     suffix[1:] for suffix in (ACTUAL, *quality.HELP, *CROSSING)
 }  # what follows the name of a series

@@ -35,7 +35,9 @@ def fitted() -> Fitted:
     model = LinearTrendModel("1m", "5m", "30m")
     values = np.arange(80, dtype=float).reshape(2, 40)
     model.fit_window(Window(np.array([3, 8]), np.arange(40) * 60, values, 60))
-    return Fitted(model, np.array([1, 1], np.int32), np.zeros((2, 5, 2)), np.ones((2, 5)), np.zeros((2, 2)))
+    return Fitted(
+        model, np.array([1, 1], np.int32), np.zeros((2, 5, 2)), np.ones((2, 5)), np.zeros((2, 2)), np.empty((2, 0, 2))
+    )
 
 
 def construct(model_class: str, lookback: str, model_params: Mapping[str, Any]) -> BatchModel:

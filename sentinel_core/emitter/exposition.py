@@ -30,6 +30,8 @@ _BOUNDS = (
     ("", "mean", "Forecast of {name}; sentinel_step says how many steps ahead."),
     ("_lower", "lower", "Lower bound of the forecast of {name}."),
     ("_upper", "upper", "Upper bound of the forecast of {name}."),
+    ("_inner_lower", "inner_lower", "Lower bound of the inner level of the forecast of {name}."),
+    ("_inner_upper", "inner_upper", "Upper bound of the inner level of the forecast of {name}."),
 )
 PROBABILITY, TIME = "_sentinel_crossing_probability", "_sentinel_time_to_threshold_seconds"
 CROSSING: Mapping[str, str] = {
@@ -112,6 +114,8 @@ class ForecastRenderer:
         for name, group in groupby(blocks, key=lambda block: block.name):
             members = list(group)
             for suffix, attribute, help_text in self._bounds:
+                if attribute.startswith("inner") and not any(np.isfinite(one.inner_lower).any() for one in members):
+                    continue
                 family = f"{name}_sentinel_predicted{suffix}"
                 yield f"\n# HELP {family} {help_text.format(name=name)}\n# TYPE {family} gauge".encode()
                 for block in members:

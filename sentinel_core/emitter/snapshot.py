@@ -30,7 +30,8 @@ from sentinel_core.windows import FloatArray, IntArray, positions
 
 SCORE_SECONDS = 300  # a score stands for as long, or a step: not every series has a sample at every step
 RETRY_SECONDS = 5.0  # for what could not be read: a file may come back without a commit
-_COLUMNS = ("watch", "fp", "lead", "mean", "lower", "upper", "version")
+VALUES = ("mean", "lower", "upper", "inner_lower", "inner_upper")
+_COLUMNS = ("watch", "fp", "lead", *VALUES, "version")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Forecasts:
     leads:    int64 [leads], ascending
     versions: int32 [n]: the version that last fitted the series, 0 for its last value, -v for pooled by version v
     mean, lower, upper: float64 [n, leads]; NaN where there is no forecast
+    inner_lower, inner_upper: the same, of the watch's inner level; NaN without one
     crossings: of each of the watch's thresholds, over the whole horizon
     anomaly:  float64 [n], how unusual the newest value that has been scored was; NaN where none has been of late
     """
@@ -58,19 +60,21 @@ class Forecasts:
     mean: NDArray[np.float64]
     lower: NDArray[np.float64]
     upper: NDArray[np.float64]
+    inner_lower: NDArray[np.float64]
+    inner_upper: NDArray[np.float64]
     anomaly: NDArray[np.float64]
     crossings: tuple[Crossing, ...] = ()
 
     def at_leads(self, chosen: NDArray[np.bool_]) -> "Forecasts":
         """The same with some leads only, by mask."""
-        cut = {name: getattr(self, name)[:, chosen] for name in ("mean", "lower", "upper")}
+        cut = {name: getattr(self, name)[:, chosen] for name in VALUES}
         return replace(self, leads=self.leads[chosen], **cut)
 
     def of_series(self, chosen: NDArray[np.bool_]) -> "Forecasts":
         """The same with some series only, by mask; itself when that is all of them, so that caches still know it."""
         if chosen.all():
             return self
-        arrays = ("fingerprints", "versions", "mean", "lower", "upper", "anomaly")
+        arrays = ("fingerprints", "versions", *VALUES, "anomaly")
         cut: dict[str, Any] = {name: getattr(self, name)[chosen] for name in arrays}
         cut["crossings"] = tuple(one.of_series(chosen) for one in self.crossings)
         return replace(self, series=tuple(self.series[i] for i in np.flatnonzero(chosen)), **cut)
@@ -330,7 +334,7 @@ def _blocks(watch: WatchConfig, origin: int, rows: Mapping[str, NDArray[Any]], k
     fingerprints, row = np.unique(rows["fp"], return_inverse=True)
     leads, column = np.unique(rows["lead"].astype(np.int64), return_inverse=True)
     matrices = {}
-    for key in ("mean", "lower", "upper"):
+    for key in VALUES:
         matrices[key] = np.full((len(fingerprints), len(leads)), np.nan)
         matrices[key][row, column] = rows[key]  # the last row wins where a forecast was issued again
     versions = np.zeros(len(fingerprints), np.int32)
@@ -346,7 +350,8 @@ def _blocks(watch: WatchConfig, origin: int, rows: Mapping[str, NDArray[Any]], k
         members = next(same, None) or tuple(one for one in series if one.name == name)
         cut = {key: matrix[chosen] for key, matrix in matrices.items()}
         head = (watch.slug, name, watch.horizon, watch.step_seconds, origin)
-        met = crossings(**cut, level=watch.level, thresholds=watch.thresholds) if whole else ()
+        outer = cut["mean"], cut["lower"], cut["upper"]
+        met = crossings(*outer, level=watch.level, thresholds=watch.thresholds) if whole else ()
         unscored = np.full(len(mine), np.nan)
         blocks.append(Forecasts(*head, members, mine, leads, versions[chosen], **cut, anomaly=unscored, crossings=met))
     return tuple(blocks)

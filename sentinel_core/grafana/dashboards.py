@@ -44,12 +44,15 @@ def forecast() -> Dashboard:
             Query(f"${{metric}}_sentinel_predicted{{{_OF_FORECAST}}}", "forecast"),
             Query(f"${{metric}}_sentinel_predicted_lower{{{_OF_FORECAST}}}", "lower"),
             Query(f"${{metric}}_sentinel_predicted_upper{{{_OF_FORECAST}}}", "upper"),
+            Query(f"${{metric}}_sentinel_predicted_inner_lower{{{_OF_FORECAST}}}", "inner lower"),
+            Query(f"${{metric}}_sentinel_predicted_inner_upper{{{_OF_FORECAST}}}", "inner upper"),
         ],
         about="Each time has the newest forecast made for it, with its bounds; what lies ahead of now is the future.",
         width=24,
         height=12,
     ).repeat("value")
-    main = coloured(coloured(between(main, "lower", "upper"), "actual", GREEN), "forecast", BLUE, dashed=True)
+    main = between(between(main, "lower", "upper"), "inner lower", "inner upper")
+    main = coloured(coloured(main, "actual", GREEN), "forecast", BLUE, dashed=True)
     earlier = lines(
         "As it was predicted $lead before",
         [

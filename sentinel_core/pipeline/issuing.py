@@ -208,8 +208,7 @@ def _forecast_together(
     blocks, at = [], 0
     for job, part in members:
         cut = slice(at, at + len(part.model.fingerprints))
-        own = Forecast(forecast.mean[cut], forecast.lower[cut], forecast.upper[cut], forecast.versions[cut])
-        blocks.append(_Block(job.watch_id, rows[cut], own))
+        blocks.append(_Block(job.watch_id, rows[cut], forecast.rows(cut)))
         wrong = {one: fitted.model.errors[one] for one in rows[cut].tolist() if one in fitted.model.errors}
         if wrong:
             report.failures[job.watch.slug] = context.blame(job.watch, job.watch_id, wrong)
@@ -252,9 +251,10 @@ def _rows(blocks: Sequence[_Block], horizon: int, step: int, origin: int, mode: 
         "origin": np.full(n * horizon, origin, np.int64),
         "ts": origin + leads * step,
         "lead": leads.astype(np.int16),
-        "mean": np.concatenate([block.forecast.mean for block in blocks]).ravel(),
-        "lower": np.concatenate([block.forecast.lower for block in blocks]).ravel(),
-        "upper": np.concatenate([block.forecast.upper for block in blocks]).ravel(),
+        **{
+            name: np.concatenate([getattr(block.forecast, name) for block in blocks]).ravel()
+            for name in ("mean", "lower", "upper", "inner_lower", "inner_upper")
+        },
         "version": np.repeat(np.concatenate([block.forecast.versions for block in blocks]), horizon),
         "mode": np.full(n * horizon, mode, np.int8),
     }
@@ -316,6 +316,7 @@ def _models_then(
                 trimmed(before.rows(ready)),
                 version=0,
                 level=watch.level,
+                inner_level=watch.inner_level,
                 bounds=watch.bounds,
             )
             found.append((candidate.fitted, 0, np.array(some)))

@@ -208,6 +208,7 @@ def _fit(context: Context, task: _Task) -> tuple[list[tuple[IntArray, Candidate]
                     window,
                     version=0,
                     level=watch.level,
+                    inner_level=watch.inner_level,
                     bounds=watch.bounds,
                     champion=None if champion is None else champion[0],
                     champion_end=champion_end,

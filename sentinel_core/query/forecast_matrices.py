@@ -23,7 +23,7 @@ _LEAST = -(2**63)
 class View(NamedTuple):
     """What of the forecasts is asked for: by default for each time the newest one made for it.
 
-    quantity: mean, lower or upper
+    quantity: mean, lower, upper, inner_lower or inner_upper
     lead:     the one made so many steps before; 0: any
     origin:   only those made then, unix seconds
     """

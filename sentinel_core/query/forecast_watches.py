@@ -88,13 +88,14 @@ class Members:
 
 @dataclass(frozen=True)
 class Watch:
-    """A watch with series; `horizon` as it is on them."""
+    """A watch with series; `horizon` as it is on them; `inner`: its forecasts have bounds of an inner level."""
 
     id: int
     step_seconds: int
     horizon: str
     horizon_steps: int
     members: Members
+    inner: bool = False
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,7 @@ class Watches:
                 watch.horizon,
                 watch.horizon_steps,
                 self._members[ids[watch.slug]][1],
+                watch.inner_level is not None,
             )
             for watch in config.watches
             if ids.get(watch.slug) in self._members

@@ -31,6 +31,10 @@ _FAMILIES: Mapping[str, tuple[str, str]] = {  # quantity and help text by what f
     "_sentinel_predicted_lower": ("lower", "Lower bound of the forecast of {name}, at the time that it is about."),
     "_sentinel_predicted_upper": ("upper", "Upper bound of the forecast of {name}, at the time that it is about."),
 }
+_INNER: Mapping[str, tuple[str, str]] = {  # the same of watches that have an inner level
+    "_sentinel_predicted_inner_lower": ("inner_lower", "Lower bound of the inner level of the forecast of {name}."),
+    "_sentinel_predicted_inner_upper": ("inner_upper", "Upper bound of the inner level of the forecast of {name}."),
+}
 _OWN = frozenset({"__name__", HORIZON, VERSION, LEAD, ORIGIN})  # labels that are not the series'
 _REMEMBERED = 256  # selectors
 
@@ -60,6 +64,10 @@ class _Chosen:
         return max(LOOKBACK, self.step)
 
     @property
+    def is_inner(self) -> bool:
+        return self.view.quantity.startswith("inner")
+
+    @property
     def identity(self) -> tuple[str, str, Labels]:
         """Of two with the same one the first wins, series by series, wherever it has a forecast."""
         return (self.family, self.watch.horizon, self.marks)
@@ -80,7 +88,7 @@ class _Piece:
 
 
 class ForecastSource:
-    """A Source of `{name}_sentinel_predicted`, `…_lower` and `…_upper`; threads may share it.
+    """A Source of the names in _FAMILIES and _INNER; threads may share it.
 
     Labels: the series' own, sentinel_horizon and sentinel_version; by default a time has the newest forecast made for
     it. `sentinel_lead="5m"` asks for the one made that long before, `sentinel_origin="2026-01-31T12:00:00Z"` for all of
@@ -133,9 +141,9 @@ class ForecastSource:
         """Return the series that have a forecast for a time in [start, end]."""
         with _answered():
             matching = language.compile(matchers)
-            # Where there is a mean there are bounds: one reading does for all three.
+            # Where there is a mean there are bounds, and of the inner ones both: one reading does for all of them.
             chosen = [
-                replace(one, view=one.view._replace(quantity="mean"))
+                replace(one, view=one.view._replace(quantity="inner_lower" if one.is_inner else "mean"))
                 for group in self._choose(matchers, matching, budget)
                 for one in group
             ]
@@ -157,11 +165,11 @@ class ForecastSource:
     def metadata(self) -> Metadata:
         """Return type and help of each name."""
         with _answered():
-            names = sorted({name for watch in self._watches.load() for name in watch.members.names})
             return {
                 name + suffix: ("gauge", text.format(name=name))
-                for name in names
-                for suffix, (_, text) in _FAMILIES.items()
+                for watch in self._watches.load()
+                for name in sorted(watch.members.names)
+                for suffix, (_, text) in _families(watch).items()
             }
 
     # -- what a selector means -------------------------------------------------------------------------------------
@@ -193,7 +201,7 @@ class ForecastSource:
             return
         about_series = tuple(one for one in matchers if one.label not in _OWN)
         for name in sorted(watch.members.names):
-            for suffix, (quantity, _) in _FAMILIES.items():
+            for suffix, (quantity, _) in _families(watch).items():
                 if not matching.of_name(name + suffix):
                     continue
                 rows = watch.members.rows(name, about_series, matching)
@@ -286,6 +294,10 @@ class ForecastSource:
 
     def _read(self, chosen: _Chosen, first: int, last: int, budget: Budget) -> Block:
         return self._cache.read(chosen.watch.step_seconds, chosen.view, [chosen.wanted], first, last, budget)[0]
+
+
+def _families(watch: Watch) -> Mapping[str, tuple[str, str]]:
+    return {**_FAMILIES, **_INNER} if watch.inner else _FAMILIES
 
 
 @contextmanager

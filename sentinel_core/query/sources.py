@@ -35,7 +35,7 @@ from sentinel_core.query.upstream import Upstream, UpstreamError, union
 from sentinel_core.series import Matcher
 from sentinel_core.windows import IntArray
 
-OF_FORECASTS = r".+_sentinel_predicted(_lower|_upper)?"
+OF_FORECASTS = r".+_sentinel_predicted(_inner)?(_lower|_upper)?"
 OF_QUALITY = r".+_sentinel_(drift_mae|mase|coverage|anomaly_score)"
 OF_CROSSINGS = r".+_sentinel_(crossing_probability|time_to_threshold_seconds)"
 OF_ACTUALS = r".+_sentinel_actual"

@@ -39,6 +39,8 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
         "upper": np.float64,
         "version": np.int32,  # last fitted the series; 0: last value; negative: pooled by that version
         "mode": np.int8,  # 0 live, 1 replay
+        "inner_lower": np.float64,  # of the inner level; NaN without one
+        "inner_upper": np.float64,
     },
     "scores": {
         "watch": np.int32,
@@ -97,7 +99,7 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
     },
 }
 # Columns that files of earlier releases do not have; all NaN there.
-ADDED_LATER = frozenset({"anomaly"})
+ADDED_LATER = frozenset({"anomaly", "inner_lower", "inner_upper"})
 # Rows per Parquet row group, the unit that a reader can skip. Windows are sorted by series, so a group is some series
 # over the whole span; forecasts by target time, of which a tick reads one step: small groups.
 # Events, counts and PSI are sorted by model, and often a few models are asked for.

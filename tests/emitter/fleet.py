@@ -121,13 +121,17 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Issue:
-    """The forecast of one watch: mean [n, leads] of n series, bounds at a distance, versions (one, or one for each)."""
+    """The forecast of one watch: mean [n, leads] of n series, bounds at a distance, versions (one, or one for each).
+
+    inner: distance of the inner bounds
+    """
 
     watch: WatchConfig
     series: Sequence[Series]
     mean: np.ndarray
     versions: int | Sequence[int] = 1
     spread: float | np.ndarray = 1.0
+    inner: float = np.nan
 
     def columns(self, watch_id: int, origin: int, mode: int) -> dict[str, np.ndarray]:
         """Rows as the `forecasts` dataset has them."""
@@ -145,6 +149,8 @@ class Issue:
             "upper": (self.mean + self.spread).ravel(),
             "version": np.repeat(np.broadcast_to(self.versions, n), leads),
             "mode": np.full(n * leads, mode),
+            "inner_lower": (self.mean - self.inner).ravel(),
+            "inner_upper": (self.mean + self.inner).ravel(),
         }
 
 

@@ -43,6 +43,8 @@ def forecasts(*series: Series, slug: str = "w", leads: int = 2, version: int = 3
         mean=mean,
         lower=mean - 1,
         upper=mean + 1,
+        inner_lower=np.full(mean.shape, np.nan),
+        inner_upper=np.full(mean.shape, np.nan),
         anomaly=np.full(len(series), np.nan),
     )
 
@@ -53,6 +55,20 @@ def rendered(*blocks: Forecasts, bounds: bool = False, steps: tuple[int, ...] = 
 
 
 UP = Series.of("up", {"job": "api"})
+
+
+def test_inner_bounds_are_gauges_where_there_are_any() -> None:
+    """Beside the others, of those watches that have an inner level."""
+    plain, narrow = forecasts(UP), forecasts(Series.of("load", {}))
+    narrow = replace(narrow, inner_lower=narrow.mean - 0.5, inner_upper=narrow.mean + 0.5)
+    text = rendered(plain, narrow, bounds=True).decode()
+    assert (
+        'load_sentinel_predicted_inner_upper{sentinel_horizon="5m",sentinel_step="2",sentinel_version="v3"} 2.5' in text
+    )
+    assert "load_sentinel_predicted_inner_lower" in text
+    assert "up_sentinel_predicted_upper" in text
+    assert "up_sentinel_predicted_inner" not in text
+    assert "inner" not in rendered(narrow).decode()
 
 
 def test_anomaly_scores_are_one_gauge_a_series() -> None:

@@ -118,7 +118,7 @@ def test_series_are_counted_by_what_forecasts_them() -> None:
     versions = np.array([3, 2, -3, 0], np.int32)
     fingerprints = np.array([one.fingerprint for one in series])
     grid = (60, 600, series, fingerprints, np.array([1]), versions)
-    block = Forecasts(REQUESTS.slug, "requests", "5m", *grid, values, values, values, values[:, 0])
+    block = Forecasts(REQUESTS.slug, "requests", "5m", *grid, *[values] * 5, values[:, 0])
     watch = WatchView(REQUESTS, view(series_live=6).state, forecasts=(block,))
     found = {labels["state"]: value for labels, value in collected(Snapshot((watch,)))["sentinel_watch_series"]}
     assert found == {"fitted": 2.0, "pooled": 1.0, "naive": 1.0, "waiting": 2.0}

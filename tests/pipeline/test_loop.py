@@ -72,7 +72,7 @@ def test_a_hole_stays_a_hole(world: World, load: Watch, prometheus: PrometheusSe
 
 def test_forecasts_are_scored_at_their_own_time(world: World, load: Watch) -> None:
     """Every score equals the mean absolute difference between the actual and the forecasts made for that minute."""
-    engine = world.engine(load())
+    engine = world.engine(load(inner_level=0.8))
     (slug,) = engine.sync_watches()
     engine.train([slug], kind="cold_start", reason="test")
     for _ in range(12):
@@ -89,6 +89,8 @@ def test_forecasts_are_scored_at_their_own_time(world: World, load: Watch) -> No
         assert mae == pytest.approx(np.abs(actual - made).mean())
         checked += 1
     assert checked == 6 * 12
+    inner = rows["inner_upper"] - rows["inner_lower"]
+    assert ((inner > 0) & (inner <= rows["upper"] - rows["lower"])).all()
     assert np.isfinite(scores["anomaly"]).all()
     assert (scores["anomaly"] < 1).mean() > 0.5
 

@@ -48,11 +48,11 @@ class Disks:
         self.world.clock.now = self.origin + 5.0
         mean = 0.5 + (np.array(lasts)[:, None] - 0.5) * np.arange(1, LEADS + 1) / LEADS
         fingerprints = np.array([one.fingerprint for one in SERIES[: len(lasts)]])
-        forecast = Forecast(mean, mean - spread, mean + spread, np.ones(len(lasts), np.int32))
+        forecast = Forecast(mean, mean - spread, mean + spread, np.ones(len(lasts), np.int32), mean, mean)
         expected = [  # as issuing has them: what a version knows, and what is new to it
             Expected(
                 self.watch, self.watch_id, self.origin, fingerprints[part],
-                Forecast(mean[part], forecast.lower[part], forecast.upper[part], forecast.versions[part]),
+                forecast.rows(part),
             )
             for part in (slice(0, 1), slice(1, None))
         ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -194,6 +195,27 @@ def test_bounds_are_series_of_their_own(open_fleet: Opener) -> None:
         expected |= slowly(fleet, REQUESTS, series, at, suffix=f"_{suffix}", quantity=suffix)
     assert len(expected) == 6
     assert asked(source(fleet), [Matcher("__name__", "=~", "requests_.*")], at) == expected
+
+
+def test_inner_bounds_are_series_of_watches_that_have_an_inner_level(open_fleet: Opener) -> None:
+    """A watch without one has neither such series nor such names."""
+    narrow = replace(REQUESTS, metric="load", inner_level=0.8)
+    fleet, requests, load = open_fleet(REQUESTS, narrow), many("requests", 1), many("load", 1)
+    for watch, series in ((REQUESTS, requests), (narrow, load)):
+        fleet.live(watch, series)
+        fleet.forecast(Issue(watch, series, np.full((1, 5), 7.0), spread=2.0, inner=0.5))
+    answers, at = source(fleet), times(NOW + 60, NOW + 300)
+    for suffix, quantity in (("_inner_lower", "inner_lower"), ("_inner_upper", "inner_upper")):
+        found = asked(answers, matchers(f"load_sentinel_predicted{suffix}"), at)
+        assert found == slowly(fleet, narrow, load, at, suffix=suffix, quantity=quantity) != {}
+    assert asked(answers, matchers("requests_sentinel_predicted_inner_lower"), at) == {}
+    every = [Matcher("__name__", "=~", ".+_sentinel_predicted_inner_.*")]
+    found = answers.series(every, NOW * 1000, (NOW + 300) * 1000, Budget())
+    assert {dict(labels)["__name__"] for labels in found} == {
+        "load_sentinel_predicted_inner_lower",
+        "load_sentinel_predicted_inner_upper",
+    }
+    assert {name for name in answers.metadata() if "inner" in name} == {dict(labels)["__name__"] for labels in found}
 
 
 def test_labels_choose_series_horizons_and_versions(open_fleet: Opener) -> None:

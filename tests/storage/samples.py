@@ -67,5 +67,7 @@ def forecasts(
         "upper": np.full(n, mean + 1),
         "version": np.ones(n, int),
         "mode": np.zeros(n, int),
+        "inner_lower": np.full(n, np.nan),
+        "inner_upper": np.full(n, np.nan),
     }
     return {**rows, **{name: np.full(n, value) for name, value in columns.items()}}

@@ -21,7 +21,7 @@ def view(*, forecast: bool = True, unreadable: str | None = None, **state: Any) 
     one = np.zeros((1, 1))
     block = Forecasts(
         WATCH.slug, "requests", "5m", 60, 9960, series, np.array([series[0].fingerprint]), np.array([1]),
-        np.array([1], np.int32), one, one, one, one[0],
+        np.array([1], np.int32), one, one, one, one, one, one[0],
     )  # fmt: skip
     known = replace(UNSEEN, watch_id=1, last_tick_at=NOW - 12, series_live=1, buffer_fill=1.0)
     return WatchView(WATCH, replace(known, **state), forecasts=(block,) if forecast else (), unreadable=unreadable)

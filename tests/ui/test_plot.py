@@ -29,7 +29,11 @@ AHEAD = np.arange(600, 900, 60)
 
 def drawn(actual: np.ndarray, mean: np.ndarray) -> Plot:
     """The plot of one series on TIMES and AHEAD, bounds one below and above."""
-    plot = draw(list(Curve("a", "a", TIMES, actual, AHEAD, mean, mean - 1, mean + 1).traces(1)))
+    plot = draw(
+        list(
+            Curve("a", "a", TIMES, actual, AHEAD, mean, mean - 1, mean + 1, *2 * [np.full(len(mean), np.nan)]).traces(1)
+        )
+    )
     assert plot is not None
     return plot
 
@@ -58,7 +62,7 @@ def test_nothing_to_draw() -> None:
 def test_a_series_without_forecast() -> None:
     """Actuals alone are drawn without a forecast and a band."""
     none, empty = np.empty(0), np.empty(0, np.int64)
-    (only,) = Curve("a", "a", TIMES, np.arange(10.0), empty, none, none, none).traces(1)
+    (only,) = Curve("a", "a", TIMES, np.arange(10.0), empty, *5 * [none]).traces(1)
     assert only.lower is None
 
 

@@ -77,6 +77,8 @@ class Curve:
     mean: FloatArray
     lower: FloatArray
     upper: FloatArray
+    inner_lower: FloatArray
+    inner_upper: FloatArray
 
     def traces(self, colour: int) -> Iterable[Trace]:
         """Its actuals, and its forecast drawn from the last actual on: the two belong together."""
@@ -86,6 +88,11 @@ class Curve:
             mean, lower, upper = (np.append(self.actual[known], part) for part in (self.mean, self.lower, self.upper))
             ahead = np.append(self.times[known], self.ahead)
             yield Trace(f"{self.label}, forecast", self.title, "forecast", ahead, mean, lower, upper, colour)
+            if np.isfinite(self.inner_lower).any():  # darker, as it lies on the other band
+                inner = self.inner_lower, self.inner_upper
+                yield Trace(
+                    f"{self.label}, inner bounds", self.title, "forecast", self.ahead, self.mean, *inner, colour
+                )
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sentinel_core.apps.ui.plot import Curve
-from sentinel_core.emitter.snapshot import Forecasts, WatchView
+from sentinel_core.emitter.snapshot import VALUES, Forecasts, WatchView
 from sentinel_core.series import Series, quote
-from sentinel_core.windows import FloatArray, IntArray, Window
+from sentinel_core.windows import Window
 
 CURVES = 3
 MIN_STEPS, MAX_STEPS = 30, 360  # of actuals in a plot
@@ -62,18 +64,18 @@ def curves(watch: WatchView, chosen: Chosen, actuals: Window | None) -> list[Cur
             times, actual = actuals.timestamps[inside], actuals.values[row, inside]
             begun = slice(int(np.argmax(np.isfinite(actual))), None)  # a young watch's plot starts where it does
             times, actual = times[begun], actual[begun]
-        shown.append(Curve(label, series.selector, times, actual, *_forecast_of(watch.forecasts, series.fingerprint)))
+        shown.append(Curve(label, series.selector, times, actual, **_forecast_of(watch.forecasts, series.fingerprint)))
     return shown
 
 
-def _forecast_of(blocks: Iterable[Forecasts], fingerprint: int) -> tuple[IntArray, FloatArray, FloatArray, FloatArray]:
-    """Timestamps, mean, lower and upper of one series; all empty where it has no forecast."""
+def _forecast_of(blocks: Iterable[Forecasts], fingerprint: int) -> dict[str, NDArray[Any]]:
+    """Timestamps ahead and VALUES of one series; all empty where it has no forecast."""
     for block in blocks:
         at = int(np.searchsorted(block.fingerprints, fingerprint))
         if at < len(block.fingerprints) and block.fingerprints[at] == fingerprint:
             ahead = block.origin + block.leads * block.step_seconds
-            return ahead, block.mean[at], block.lower[at], block.upper[at]
-    return np.empty(0, np.int64), np.empty(0), np.empty(0), np.empty(0)
+            return {"ahead": ahead} | {name: getattr(block, name)[at] for name in VALUES}
+    return {"ahead": np.empty(0, np.int64)} | {name: np.empty(0) for name in VALUES}
 
 
 def distinguishing(series: Sequence[Series]) -> list[str]:
