@@ -6,7 +6,7 @@ lower and upper are `{level in percent: [n, horizon]}`, from residuals of origin
 `end_time` is the unix time one step after the newest column, per series or one for all; 0 is unknown.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,24 +25,8 @@ Answer = tuple[FloatArray, Bands, Bands]
 
 
 def default(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int], end_time: Any = 0) -> Answer:
-    """SeasonalRidgeModel, with bounds from the residuals on which its fit compares candidates.
-
-    It learns the phase of hour, day and week by itself, so that all series can share one clock.
-    """
-    history = np.asarray(history, np.float64)
-    step = max(1, round(float(step_seconds)))
-    n, samples = history.shape
-    timestamps = UNKNOWN_END // step * step + step * np.arange(-samples, 0, dtype=np.int64)
-    window = Window(np.arange(n), timestamps, history, step)
-    lookback = max(2, min(LOOKBACK_STEPS, samples // 4))
-    model = SeasonalRidgeModel(f"{step}s", f"{step * horizon}s", f"{step * lookback}s")
-    errors, leads = model.fit_and_judge(window)
-    mean = model.predict_window(window.newest(model.context_steps), horizon)
-    mean = np.where(np.isnan(mean[:, :1]), forecasts.last_values(window)[:, None], mean)
-    offsets = {level: intervals.offsets(errors, level / 100, leads) for level in levels}
-    lower = {level: mean + offset[..., 0] for level, offset in offsets.items()}
-    upper = {level: mean + offset[..., 1] for level, offset in offsets.items()}
-    return mean, lower, upper
+    """SeasonalRidgeModel, which learns the phase of hour, day and week by itself: all series can share one clock."""
+    return forecast(SeasonalRidgeModel, history, step_seconds, horizon, levels)
 
 
 def linear_trend(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int], end_time: Any = 0) -> Answer:
@@ -94,22 +78,28 @@ def forecast(
             return model_class(f"{step}s", f"{step * horizon}s", f"{step * lookback}s", **model_params)
 
         model = build()
-        model.fit_window(window)
+        judged = model.fit_and_judge(window) if levels else model.fit_window(window)
         found = model.predict_window(window.newest(model.context_steps), horizon)
         silent = np.isnan(found[:, 0])  # no sample within the lookback: the last value, as the product does
-        mean[rows] = np.where(silent[:, None], forecasts.last_values(window)[:, None], found)
+        limits = forecasts.limits(window, ())[:, :, None]
+        found = np.where(silent[:, None], forecasts.last_values(window)[:, None], found)
+        mean[rows] = np.clip(found, limits[:, 0], limits[:, 1])
         if not levels:
             continue
-        origins = held_back_origins(history.shape[1], lookback, horizon)
-        if len(origins):
-            judged = build()
-            judged.fit_window(window.columns(slice(0, int(origins[0]) + 1)))
-            leads = np.arange(1, horizon + 1)
-            errors = training.residuals(judged, window, origins, leads, forecasts.limits(window, ()))
-        else:
-            errors = np.empty((len(rows), 0, horizon))
+        errors, leads = judged or _held_back(build, window)
         for level in levels:
-            offsets = intervals.offsets(errors, level / 100)
-            lower[level][rows] = mean[rows] + offsets[..., 0]
-            upper[level][rows] = mean[rows] + offsets[..., 1]
+            offsets = intervals.offsets(errors, level / 100, leads)
+            lower[level][rows] = np.clip(mean[rows] + offsets[..., 0], limits[:, 0], limits[:, 1])
+            upper[level][rows] = np.clip(mean[rows] + offsets[..., 1], limits[:, 0], limits[:, 1])
     return mean, lower, upper
+
+
+def _held_back(build: Callable[[], BatchModel], window: Window) -> tuple[FloatArray, None]:
+    """Residuals at every lead of a second fit, which has not seen the newest part: as training holds back."""
+    model = build()
+    leads = np.arange(1, model.horizon_steps + 1)
+    origins = held_back_origins(len(window.timestamps), model.lookback_steps, model.horizon_steps)
+    if not len(origins):
+        return np.empty((len(window.fingerprints), 0, len(leads))), None
+    model.fit_window(window.columns(slice(0, int(origins[0]) + 1)))
+    return training.residuals(model, window, origins, leads, forecasts.limits(window, ())), None

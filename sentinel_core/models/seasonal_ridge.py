@@ -35,6 +35,8 @@ TURNS = 6  # an update solves a sixth of the far leads and strong pulls again
 MANY_ROWS = 20  # new ones for each step of the lead: everything is solved again
 FIRST_KNOTS, KNOT_RATIO = (1, 3, 7, 14), 3.0  # leads with coefficients of their own; twice as many are no better
 FEWEST_ROWS = 8  # of a knot; below, its prior is the answer
+OLDER_ROWS = 150  # of fewer, 23 coefficients know too much for their residuals to tell anything
+KNOWS_MORE = 0.98  # of the errors of what learnt the older part alone: the fit has learnt the newest one too
 COMPARED_SHARE = 0.25  # of the history: the newest rows, on which the candidates are compared
 POWER = 16.0  # of the inverse error that a candidate's share is
 PROFILE_LEAD = 100.0  # steps at which the prior is all profile
@@ -88,26 +90,34 @@ class SeasonalRidgeModel(FiveMethods):
         self.fingerprints = window.fingerprints.copy()
 
     def fit_and_judge(self, window: Window) -> tuple[FloatArray, IntArray] | None:
-        """`fit_window`; the residuals that it compared its candidates on, [n, origins, K], oldest first; their K leads.
+        """`fit_window`; residuals of the rows it learnt [n, origins, K], oldest first, and their K leads.
 
-        They are those of coefficients learnt from the older part alone; NaN where there is nothing to compare. A
-        calibration from them costs no second fit; one on forecasts of a model that has seen less is stricter.
+        Of the newest rows they are those that candidates learnt from the older part alone had when they were compared.
+        Those of the older rows are the fit's own: too small, and made larger by as much as its own of the newest rows
+        are too small, the median over series. A calibration from them costs no second fit and knows the whole history.
         """
-        held_back: Float32Array = np.full(
-            (len(window.fingerprints), MOST_ROWS // 2, len(self.knots)), np.nan, np.float32
-        )
+        n, K = len(window.fingerprints), len(self.knots)
+        found: Float32Array = np.full((n, MOST_ROWS, K), np.nan, np.float32)
+        too_small: FloatArray = np.full((n, K), np.nan)
         position = {int(fingerprint): row for row, fingerprint in enumerate(window.fingerprints)}
 
         def learn(part: Window, _: rows.Parameters | None) -> rows.Parameters:
             first = position[int(part.fingerprints[0])] if len(part.fingerprints) else 0
-            return self._fit(part, held_back[first : first + len(part.fingerprints)])
+            block = slice(first, first + len(part.fingerprints))
+            return self._fit(part, found[block], too_small[block])
 
         self.parameters = rows.in_blocks(window, learn, None, self._floats(window))
         self.fingerprints = window.fingerprints.copy()
-        if not np.isfinite(held_back).any(axis=(0, 1)).all():
+        if not np.isfinite(found).any(axis=(0, 1)).all():
             return None  # too short a history to compare anything at the longest leads, and to cost much
-        used = np.isfinite(held_back).any(axis=(0, 2))
-        errors: FloatArray = held_back[:, used].astype(np.float64) * self.parameters["scale"][:, None, None]
+        larger = np.maximum(1.0, np.exp(rows.nanmedian(np.log(too_small).T)))
+        samples = len(window.timestamps)
+        for k, lead in enumerate(self.knots.tolist()):
+            _, newer, count = _parts(_origins(samples), samples, lead)
+            found[:, : newer - count, k] *= np.float32(larger[k])
+        used = np.isfinite(found).any(axis=(0, 2))
+        scale = KNOWS_MORE * self.parameters["scale"][:, None, None]
+        errors: FloatArray = found[:, used].astype(np.float64) * scale
         return errors, self.knots
 
     def update_window(self, window: Window, new_steps: int) -> None:
@@ -160,7 +170,9 @@ class SeasonalRidgeModel(FiveMethods):
         return self.with_rows(window.fingerprints, pooled)
 
     # ---- one block of series at a time
-    def _fit(self, window: Window, held_back: Float32Array | None = None) -> rows.Parameters:
+    def _fit(
+        self, window: Window, found: Float32Array | None = None, too_small: FloatArray | None = None
+    ) -> rows.Parameters:
         n, samples = window.values.shape
         centre, scale = _level_and_spread(window.values)
         K = len(self.knots)
@@ -185,9 +197,8 @@ class SeasonalRidgeModel(FiveMethods):
         prior = np.zeros((n, F), np.float32)
         origins = _origins(samples)
         learnt = Rows(columns, z, origins, samples)
-        border = int(samples * (1 - COMPARED_SHARE))
         for k, lead in enumerate(self.knots.tolist()):
-            count = int(np.searchsorted(origins, samples - lead))
+            older, newer, count = _parts(origins, samples, lead)
             if count < FEWEST_ROWS:
                 p["candidates"][:, k] = prior[:, None]
                 p["coefficients"][:, k] = prior
@@ -195,16 +206,15 @@ class SeasonalRidgeModel(FiveMethods):
             p["density"][:, k] = count / (samples - lead - origins[0])
             seasonal = learnt.aim(lead, self.calendar.season_slots)
             fixed, prior = _priors(prior, lead, seasonal)
-            older, newer = int(np.searchsorted(origins, border - lead)), int(np.searchsorted(origins, border))
-            main, unit = prior, learnt.first_unit(prior)
+            main, unit, held_back = prior, learnt.first_unit(prior), None
             if count - newer >= 4 and older >= 8:
                 older_rows = learnt.part(slice(0, older))
                 equations, unit, main = learn(older_rows, main, unit, lead, prior)
                 candidates = [main, *candidates_of(equations, unit, lead, prior, PULLS[1:])]
                 compared = learnt.part(slice(newer, count))
                 p["errors"][:, k], p["judged"][:, k] = compared.errors([*candidates, *fixed], unit)
-                if held_back is not None:
-                    held_back[:, newer - count :, k] = self._judge(compared, [*candidates, *fixed], unit)
+                if found is not None:
+                    held_back = self._judge(compared, [*candidates, *fixed], unit)
             _, unit, main = learn(learnt, main, unit, lead, prior)
             equations = learnt.equations(learnt.weights(main)[0])
             p["equations"][:, k], p["unit"][:, k] = equations, unit[:, 0]
@@ -212,6 +222,12 @@ class SeasonalRidgeModel(FiveMethods):
             p["candidates"][:, k] = np.stack(candidates, axis=1)
             p["coefficients"][:, k] = self._blend(p, k, [*candidates, *fixed])
             prior = main
+            if found is not None and too_small is not None and held_back is not None:
+                own = learnt.signed(p["coefficients"][:, k])
+                too_small[:, k] = _ratio(held_back, own[:, newer:])
+                if newer >= OLDER_ROWS:
+                    found[:, -count : newer - count, k] = own[:, :newer]
+                found[:, newer - count :, k] = held_back
         return p
 
     def _update(self, window: Window, old: rows.Parameters, new_steps: int) -> rows.Parameters:
@@ -392,6 +408,19 @@ def _origins(samples: int) -> IntArray:
     count = min(MOST_ROWS, usable)
     jitter = np.random.default_rng(0).random(count)
     return first + ((np.arange(count) + jitter) * (usable / max(1, count))).astype(np.int64)
+
+
+def _parts(origins: IntArray, samples: int, lead: int) -> tuple[int, int, int]:
+    """How many rows have a target before the newest part of the history, an origin before it, and a target at all."""
+    border = int(samples * (1 - COMPARED_SHARE))
+    older, newer, count = np.searchsorted(origins, [border - lead, border, samples - lead]).tolist()
+    return older, min(newer, count), count
+
+
+def _ratio(one: Float32Array, other: Float32Array) -> FloatArray:
+    """How many times larger than the other's the residuals of one are [n]; NaN where either has none but zeros."""
+    size, of = (np.abs(np.nan_to_num(each)).sum(axis=1, dtype=np.float64) for each in (one, other))
+    return np.where((size > 0) & (of > 0), size / np.where(of > 0, of, 1.0), np.nan)
 
 
 def _knots(horizon_steps: int) -> IntArray:
