@@ -209,14 +209,14 @@ class SeasonalRidgeModel(FiveMethods):
             main, unit, held_back = prior, learnt.first_unit(prior), None
             if count - newer >= 4 and older >= 8:
                 older_rows = learnt.part(slice(0, older))
-                equations, unit, main = learn(older_rows, main, unit, lead, prior)
+                equations, unit, main, _ = learn(older_rows, main, unit, lead, prior)
                 candidates = [main, *candidates_of(equations, unit, lead, prior, PULLS[1:])]
                 compared = learnt.part(slice(newer, count))
                 p["errors"][:, k], p["judged"][:, k] = compared.errors([*candidates, *fixed], unit)
                 if found is not None:
                     held_back = self._judge(compared, [*candidates, *fixed], unit)
-            _, unit, main = learn(learnt, main, unit, lead, prior)
-            equations = learnt.equations(learnt.weights(main)[0])
+            _, unit, main, weights = learn(learnt, main, unit, lead, prior)
+            equations = learnt.equations(weights)
             p["equations"][:, k], p["unit"][:, k] = equations, unit[:, 0]
             candidates = candidates_of(equations, unit, lead, prior, PULLS)
             p["candidates"][:, k] = np.stack(candidates, axis=1)
@@ -252,7 +252,7 @@ class SeasonalRidgeModel(FiveMethods):
         known, fresh = judged * fading, count * density
         share = fresh / np.maximum(known + fresh, np.float32(1e-9))
         errors, judged = errors + share[:, None] * (fresh_errors - errors), known + fresh
-        weights, fresh_unit = learnt.weights(candidates[:, 0], unit[:, None])
+        weights, fresh_unit = learnt.weights(learnt.residual(candidates[:, 0]), unit[:, None])
         added = learnt.equations(weights * density[:, None])
         added += fading * equations
         mass = np.where(unit > 0, np.minimum(count / self.memory_steps, 1), count > 0).astype(np.float32)

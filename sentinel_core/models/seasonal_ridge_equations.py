@@ -25,6 +25,8 @@ MOST_ERROR = np.float32(20)  # units that one row counts when candidates are com
 class Rows:
     """X [n, F, R], the change y [n, R] from R origins to one lead, and known [n, R]: 1 where a row can be learnt.
 
+    number: [n], how many are known
+
     The origins' own features are gathered once; `aim` adds what depends on the lead, in place.
     """
 
@@ -40,7 +42,7 @@ class Rows:
         self.level = columns.level[:, at]
         self.profiled = columns.known[:, at]
         self.began = origins >= np.isfinite(z).argmax(axis=1)[:, None]
-        self.X, self.y, self.known = self.space, self.level, self.level
+        self.X, self.y, self.known, self.number = self.space, self.level, self.level, np.zeros(len(z), np.float32)
 
     @classmethod
     def newest(cls, columns: seen.Columns, z: Numbers, leads: IntArray, count: int) -> "Rows":
@@ -69,6 +71,7 @@ class Rows:
         rows.X = X.reshape(-1, F, count)
         rows.y = np.where(known, y, np.float32(0)).reshape(-1, count)
         rows.known = known.astype(np.float32).reshape(-1, count)
+        rows.number = rows.known.sum(axis=1)
         return rows
 
     def aim(self, lead: int, enough: int) -> NDArray[np.bool_]:
@@ -85,41 +88,37 @@ class Rows:
         self.X = self.space[:, :, :count]
         self.y = np.where(known, y, np.float32(0))
         self.known = known.astype(np.float32)
+        self.number = self.known.sum(axis=1)
         return often
 
     def part(self, some: slice) -> "Rows":
         """Some of the rows, to learn from or to compare on."""
         part = object.__new__(Rows)
         part.X, part.y, part.known = self.X[:, :, some], self.y[:, some], self.known[:, some]
+        part.number = part.known.sum(axis=1)
         return part
 
     def equations(self, weights: Float32Array) -> Float32Array:
         """Gram matrix and right side, [n, F, F + 1]."""
-        weighted = self.X * weights[:, None]
+        root = np.sqrt(weights)
+        weighted = self.X * root[:, None]
         out = np.empty((len(weighted), F, F + 1), np.float32)
-        np.matmul(weighted, self.X.transpose(0, 2, 1), out=out[:, :, :F])
-        out[:, :, F] = (weighted @ self.y[:, :, None])[:, :, 0]
+        out[:, :, :F] = weighted @ weighted.transpose(0, 2, 1)  # known to be symmetric, it costs half
+        out[:, :, F] = _times(weighted, root * self.y)
         return out
 
     def signed(self, coefficients: Float32Array) -> Float32Array:
         """The residuals [n, R], NaN where there is no target."""
-        residual = self.y - (coefficients[:, None] @ self.X)[:, 0]
-        return np.where(self.known > 0, residual, np.float32(np.nan))
-
-    def slope(self, weights: Float32Array, coefficients: Float32Array) -> Float32Array:
-        """X (weights * residual), [n, F]: where to go."""
-        residual = self.y - (coefficients[:, None] @ self.X)[:, 0]
-        return _times(self.X, weights * residual)
+        return np.where(self.known > 0, self.residual(coefficients), np.float32(np.nan))
 
     def residual(self, coefficients: Float32Array) -> Float32Array:
-        size: Float32Array = np.abs(self.y - (coefficients[:, None] @ self.X)[:, 0]) * self.known
-        return size
+        """What the coefficients leave [n, R]; of rows that are not known it means nothing."""
+        residual: Float32Array = self.y - (coefficients[:, None] @ self.X)[:, 0]
+        return residual
 
-    def weights(
-        self, coefficients: Float32Array, typical: Float32Array | None = None
-    ) -> tuple[Float32Array, Float32Array]:
+    def weights(self, residual: Float32Array, typical: Float32Array | None = None) -> tuple[Float32Array, Float32Array]:
         """Weights [n, R] of least absolute deviations, 1 for a typical row, and the mean absolute residual [n, 1]."""
-        size = self.residual(coefficients)
+        size = np.abs(residual) * self.known
         unit = self._typical(size)
         by = unit if typical is None else np.where(typical > 0, typical, unit)
         weights = self.known * (by / np.maximum(size, SMALLEST_RESIDUAL * by))
@@ -127,23 +126,22 @@ class Rows:
 
     def _typical(self, size: Float32Array) -> Float32Array:
         """The mean absolute residual [n, 1] of those that are no spikes; 1 where all are 0."""
-        root = np.sqrt(size).sum(axis=1) / np.maximum(self.known.sum(axis=1), 1)
+        root = np.sqrt(size).sum(axis=1) / np.maximum(self.number, 1)
         typical: Float32Array = np.asarray(np.where(root > 0, ROOT_TO_MEAN * root**2, 1.0), np.float32)[:, None]
         return typical
 
     def first_unit(self, prior: Float32Array) -> Float32Array:
         """A guess of the residual's size, before anything is learnt."""
-        _, unit = self.weights(prior)
+        _, unit = self.weights(self.residual(prior))
         guess: Float32Array = np.minimum(np.float32(0.7) * unit, self._typical(np.abs(self.y)))
         return guess
 
     def errors(self, candidates: list[Float32Array], unit: Float32Array) -> tuple[Float32Array, Float32Array]:
         """Mean absolute error of each candidate [n, C], and the number of rows [n]."""
-        count = self.known.sum(axis=1)
         stacked = np.stack(candidates, axis=1) @ self.X
         size = np.abs(self.y[:, None] - stacked) * self.known[:, None]
         size = np.minimum(size, MOST_ERROR * unit[:, None])
-        return size.sum(axis=2) / np.maximum(count, 1)[:, None], count
+        return size.sum(axis=2) / np.maximum(self.number, 1)[:, None], self.number
 
 
 def _pull(equations: Float32Array, unit: Float32Array, lead: int | IntArray) -> Float32Array:
@@ -168,27 +166,32 @@ def _times(matrix: Float32Array, vector: Float32Array) -> Float32Array:
 
 def learn(
     learnt: Rows, main: Float32Array, unit: Float32Array, lead: int, prior: Float32Array
-) -> tuple[Float32Array, Float32Array, Float32Array]:
-    """Equations, the size of a residual [n, 1] and the coefficients [n, F] of least absolute error, from a first guess.
+) -> tuple[Float32Array, Float32Array, Float32Array, Float32Array]:
+    """Equations, the size of a residual [n, 1], the coefficients [n, F] of least absolute error, and their weights.
 
-    Weights change less than residuals do: after one set of equations, steps with its inverse and the newest weights.
+    From a first guess `main`. Weights change less than residuals do: after one set of equations, steps with its inverse
+    and the newest weights.
     """
-    weights, _ = learnt.weights(main)
+    weights, _ = learnt.weights(learnt.residual(main))
     equations = learnt.equations(weights)
     pull = _pull(equations, unit, lead)
     inverse = _inverse(equations, pull)
     main = _times(inverse, equations[:, :, F] + pull * prior)
-    weights, unit = learnt.weights(main)
+    residual = learnt.residual(main)
+    weights, unit = learnt.weights(residual)
     share = np.ones_like(unit)
     for _ in range(STEPS):
         pull = _pull(equations, unit, lead)
-        further = main + share * _times(inverse, learnt.slope(weights, main) + pull * (prior - main))
-        new_weights, new_unit = learnt.weights(further)
-        better = new_unit <= unit
-        share = np.where(better, share, SHORTER * share)
-        main = np.where(better, further, main)
-        weights, unit = np.where(better, new_weights, weights), np.where(better, new_unit, unit)
-    return equations, unit, main
+        slope = _times(learnt.X, weights * residual) + pull * (prior - main)
+        new_main = main + share * _times(inverse, slope)
+        new_residual = learnt.residual(new_main)
+        new_weights, new_unit = learnt.weights(new_residual)
+        worse = ~(new_unit <= unit)[:, 0]
+        share[worse] *= SHORTER
+        for new, old in (new_main, main), (new_residual, residual), (new_weights, weights), (new_unit, unit):
+            new[worse] = old[worse]
+        main, residual, weights, unit = new_main, new_residual, new_weights, new_unit
+    return equations, unit, main, weights
 
 
 def candidates_of(
