@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/pytest -n auto --maxprocesses 4
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test check bench bench-drift debian format clean
+.PHONY: run test check bench bench-drift bench-accuracy debian format clean
 .DEFAULT_GOAL := run
 
 run: $(VENV)/installed  ## the product with a demo: Dagster on 3000, the sidecar on 8080
@@ -30,6 +30,9 @@ bench: $(VENV)/developed  ## speed beside the peers, as ratios
 bench-drift: $(VENV)/developed  ## false incidents in simulated years; BENCH_DRIFT="--quick" or "--generator module:function"
 	$(BIN)/python -m benchmarks.drift $(BENCH_DRIFT)
 
+bench-accuracy: $(VENV)/peers/installed  ## the default model beside peers on real series; BENCH_ACCURACY="--full", …
+	$(VENV)/peers/bin/python -m benchmarks.accuracy $(BENCH_ACCURACY)
+
 format: $(VENV)/developed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -50,6 +53,12 @@ $(VENV)/installed: $(VENV)/bin/pip pyproject.toml
 $(VENV)/developed: $(VENV)/bin/pip pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@ $(VENV)/installed
+
+# In an environment of their own, as they bring a pandas and decide which numpy there may be.
+$(VENV)/peers/installed: $(VENV)/bin/pip pyproject.toml
+	@$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/pip install --quiet --disable-pip-version-check --editable '.[peers]'
+	@touch $@
 
 # Debian starts a package's service when it is installed; policy-rc.d keeps a test machine from running a second
 # Prometheus and a PostgreSQL of nobody.
