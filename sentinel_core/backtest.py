@@ -12,8 +12,8 @@ from types import MappingProxyType
 import numpy as np
 
 from sentinel_core.forecasts import Fitted
-from sentinel_core.models.rows import knots
-from sentinel_core.training import nanmean, residuals
+from sentinel_core.models.rows import knots, nanmean
+from sentinel_core.training import residuals
 from sentinel_core.windows import FloatArray, IntArray, Window
 
 NAIVE = "seasonal naive"

@@ -11,6 +11,7 @@ import numpy as np
 from sentinel_core.config import SentinelConfig, WatchConfig, is_loopback
 from sentinel_core.durations import format_duration, parse_duration
 from sentinel_core.errors import SourceError
+from sentinel_core.models.rows import nanmean
 from sentinel_core.prometheus.client import PrometheusClient
 from sentinel_core.prometheus.scrape import (
     SourceFacts,
@@ -21,7 +22,6 @@ from sentinel_core.prometheus.scrape import (
     scrape,
     source_facts,
 )
-from sentinel_core.training import nanmean
 from sentinel_core.windows import Window
 
 SAMPLED_STEPS = 240  # read to learn the metric's scale; with 10,000 series 2.4 M samples
@@ -93,6 +93,8 @@ def usual_error(window: Window, horizon_steps: int) -> float:
 def threshold_advice(watch: WatchConfig, usual: float) -> Iterator[str]:
     """What is wrong with a watch's drift thresholds for a metric with this usual error."""
     low = watch.drift_finetune_threshold
+    if watch.drift_unit == "auto":
+        return
     if watch.drift_unit == "scaled":
         if low <= 1.0:
             yield (
@@ -107,7 +109,7 @@ def threshold_advice(watch: WatchConfig, usual: float) -> Iterator[str]:
         return
     remedy = (
         f"write drift_finetune_threshold = {SUGGESTED[0] * usual:.2g} and drift_retrain_threshold = "
-        f'{SUGGESTED[1] * usual:.2g}, or drift_unit = "scaled" with {SUGGESTED[0]:g} and {SUGGESTED[1]:g}'
+        f'{SUGGESTED[1] * usual:.2g}, or leave both out and write drift_unit = "auto"'
     )
     if low < usual / 2:
         yield (

@@ -12,6 +12,7 @@ from typing import Any
 
 from sentinel_core import __version__, administration, evaluation, operations
 from sentinel_core.config import SentinelConfig, config_path, load_config
+from sentinel_core.drift import in_words
 from sentinel_core.durations import format_duration, parse_duration
 from sentinel_core.errors import ConfigError, SentinelError, ServiceError
 from sentinel_core.sentinel import Sentinel, find_watch
@@ -168,10 +169,13 @@ def _status(arguments: argparse.Namespace) -> int:
         serving = "nothing serves yet" if watch["active_version"] is None else f"{watch['active_version']} serves"
         held = ", held by a rollback" if watch["pinned"] else ""
         print(f"{selector}\n  {serving}{held}; {watch['series']} series; {'ready' if watch['ready'] else 'not ready'}")
-        drift = "no drift measured yet" if watch["drift_mae"] is None else f"drift {watch['drift_mae']:.4g}"
+        error = "no drift measured yet"
+        if watch["drift_mae"] is not None:
+            unit = config.watch(str(watch["slug"])).drift_unit
+            error = f"drift: MAE {in_words(unit, float(str(watch['drift_mae'])))}"
         age = watch["staleness_seconds"]
         tick = "never ticked" if age is None else f"last tick {format_duration(int(float(str(age))))} ago"
-        print(f"  {drift} ({watch['severity']}); lookback {watch['buffer_fill']:.0%} filled; {tick}; {watch['slug']}")
+        print(f"  {error} ({watch['severity']}); lookback {watch['buffer_fill']:.0%} filled; {tick}; {watch['slug']}")
         if watch["last_error"]:
             print(f"  last error: {watch['last_error']}")
     return 0

@@ -32,6 +32,10 @@ class AuthConfig:
     insecure_skip_verify: bool = False
 
 
+# Where a watch leaves a threshold alone: finetune, retrain. Those of "mae" suit a metric whose errors are around 0.1.
+DRIFT_THRESHOLDS = {"mae": (0.1, 0.3), "scaled": (1.5, 3.0), "auto": (4.0, 4.0)}
+
+
 @dataclass(frozen=True)
 class WatchConfig:
     """One selector (or PromQL expression) with its model, horizon and schedule.
@@ -47,12 +51,12 @@ class WatchConfig:
     horizon: str = "5m"
     lookback: str = "30m"
     cron: str = "0 */6 * * *"
-    drift_finetune_threshold: float = 0.1
-    drift_retrain_threshold: float = 0.3
+    drift_finetune_threshold: float = None  # type: ignore[assignment]  # the unit's: see DRIFT_THRESHOLDS
+    drift_retrain_threshold: float = None  # type: ignore[assignment]
     query: str | None = None  # any PromQL expression instead of metric + labels; needs `name`
     name: str | None = None
     history: str = "7d"
-    drift_unit: str = "mae"  # or "scaled": multiples of the training MAE
+    drift_unit: str = "mae"  # "scaled": multiples of the training MAE; "auto": each series by what is usual for it
     drift_window: int = 60  # scored steps
     drift_cooldown: str = "15m"
     anomaly_quiet: str = "1h"  # after an alarm, what is no worse scores at most 1
@@ -68,6 +72,12 @@ class WatchConfig:
     ignore: Sequence[str] = ()  # "2026-11-20", "2026-11-20T08:00/2026-11-20T12:30": not learnt from, not judged
     holidays: str | None = None  # "DE", "US-NY": forecast its public holidays as the last day of a weekend
     timezone: str = "UTC"  # of the days and times in `ignore`, and of holidays
+
+    def __post_init__(self) -> None:
+        finetune, retrain = DRIFT_THRESHOLDS.get(str(self.drift_unit), DRIFT_THRESHOLDS["mae"])
+        for name, default in (("drift_finetune_threshold", finetune), ("drift_retrain_threshold", retrain)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
 
     @cached_property
     def step_seconds(self) -> int:
@@ -212,6 +222,9 @@ class SentinelConfig:
         if problems:
             raise ConfigError(problems)
         object.__setattr__(self, "watches", tuple(self.watches))
+        for watch in self.watches:  # equal to what another process has read from its file
+            object.__setattr__(watch, "bounds", tuple(watch.bounds))
+            object.__setattr__(watch, "ignore", tuple(watch.ignore))
         object.__setattr__(self, "emit_steps", tuple(self.emit_steps))
         object.__setattr__(self, "alert_networks", tuple(self.alert_networks))
 

@@ -23,6 +23,7 @@ class Fitted:
     mae:      float64 [n, horizon_steps], held-back MAE per lead
     limits:   float64 [n, 2], lowest and highest value that is forecast
     inner:    as offsets, of the watch's inner level; [n, 0, 2] where it has none
+    usual:    float64 [n, 3], what its errors are like (see `usual.measure`)
     """
 
     model: BatchModel
@@ -31,12 +32,14 @@ class Fitted:
     mae: FloatArray
     limits: FloatArray
     inner: FloatArray
+    usual: FloatArray
 
     @classmethod
     def of(cls, model: BatchModel, measured: Mapping[str, NDArray[Any]]) -> "Fitted":
         """From the arrays by name; what the training of an older release did not measure is as it was there."""
         n = len(model.fingerprints)
         unknown = {"limits": np.tile([-np.inf, np.inf], (n, 1)), "inner": np.empty((n, 0, 2))}
+        unknown["usual"] = np.full((n, 3), np.nan)
         return cls(model, **{entry.name: (unknown | dict(measured))[entry.name] for entry in fields(cls)[1:]})
 
     @property

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sentinel_core import forecasts, intervals
+from sentinel_core import forecasts, intervals, usual
 from sentinel_core.errors import ModelError
 from sentinel_core.forecasts import Fitted
 from sentinel_core.models.base import BatchModel
-from sentinel_core.models.rows import between_knots, held_back_origins
+from sentinel_core.models.rows import between_knots, held_back_origins, nanmean
+from sentinel_core.models.seasonal_naive import cycle_steps
 from sentinel_core.windows import FloatArray, IntArray, Window
 
 FAIR_ORIGINS = 8  # origins after the champion's own data from which a comparison is fair to both
@@ -61,6 +62,7 @@ def train(
     champion_end: int | None = None,
     drifted: NDArray[np.bool_] | None = None,
     finetune: bool = False,
+    drift_window: int = 60,
 ) -> Candidate:
     """Fit (or, with `finetune`, continue the champion) and validate every series of the window.
 
@@ -68,6 +70,7 @@ def train(
     champion:     its series may be some of the window's, none (cold start), or others
     champion_end: newest timestamp the champion has seen, unix seconds; where enough origins lie after it, those judge
     drifted:      bool [n], series whose champion has drifted high: their candidate need only be finite
+    drift_window: steps, over which what is usual is measured
 
     Raises ModelError when the model fails for the whole window.
     """
@@ -129,9 +132,15 @@ def train(
             )
 
     lead_mae = _positive(every_lead, window)
-    levels = [level] if inner_level is None else [level, inner_level]
-    offsets, *narrower = intervals.of_levels(errors, levels, measured_leads)
-    inner = narrower[0] if narrower else np.empty((len(offsets), 0, 2))
+    offsets = intervals.offsets(errors, level, measured_leads)
+    inner = np.empty((len(offsets), 0, 2))
+    if inner_level is not None:
+        inner = intervals.offsets(errors, inner_level, measured_leads)
+    if finetune and champion is not None:  # a little new history does not tell what is usual
+        expected = champion.take(window.fingerprints).usual
+    else:
+        span = len(window.timestamps) if judged is not None else int(origins[-1] - origins[0]) if len(origins) else 0
+        expected = usual.measure(errors, span, window, cycle_steps(window.step_seconds, horizon), drift_window)
     if finetune and champion is not None and len(origins) < FAIR_ORIGINS:
         champion_rows = champion.take(window.fingerprints)  # too few residuals to replace what a full training measured
         lead_mae, offsets, inner = champion_rows.mae, champion_rows.offsets, champion_rows.inner
@@ -141,7 +150,8 @@ def train(
     better = ~known | ~np.isfinite(champion_mae) | (compared_mae <= champion_mae)
     if drifted is not None:
         better |= drifted
-    fitted = Fitted(model, np.full(len(window.fingerprints), version, np.int32), offsets, lead_mae, limits, inner)
+    versions = np.full(len(window.fingerprints), version, np.int32)
+    fitted = Fitted(model, versions, offsets, lead_mae, limits, inner, expected)
     coverage = _cross_coverage(errors, level, measured_leads)
     return Candidate(fitted, finite & better, mae, compared_mae, champion_mae, coverage, failed)
 
@@ -217,13 +227,6 @@ def _every_lead(errors: FloatArray, leads: IntArray | None) -> FloatArray:
         return measured
     every = np.arange(1, int(leads[-1]) + 1)
     return between_knots(measured[:, :, None], leads, every[None])[:, :, 0]
-
-
-def nanmean(values: FloatArray) -> FloatArray:
-    """Mean over the last axis, NaN without a warning where nothing is finite."""
-    finite = np.isfinite(values)
-    count = finite.sum(axis=-1)
-    return np.where(count > 0, np.where(finite, values, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan)
 
 
 def _positive(mae: FloatArray, window: Window) -> FloatArray:

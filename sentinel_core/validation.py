@@ -277,7 +277,7 @@ def _watch_problems(watch: "WatchConfig", typed: set[str]) -> list[str]:
             _duration(getattr(watch, name), name, found)
     if typed.issuperset({"drift_finetune_threshold", "drift_retrain_threshold"}):
         found += _threshold_problems(watch.drift_finetune_threshold, watch.drift_retrain_threshold)
-    for name, allowed in (("drift_unit", ("mae", "scaled")), ("kind", ("auto", "gauge", "counter"))):
+    for name, allowed in (("drift_unit", ("mae", "scaled", "auto")), ("kind", ("auto", "gauge", "counter"))):
         if name in typed and getattr(watch, name) not in allowed:
             found.append(
                 f"{name}: {getattr(watch, name)!r} is unknown; write {', '.join(allowed[:-1])} or {allowed[-1]}"

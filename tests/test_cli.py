@@ -170,6 +170,7 @@ def test_check_without_prometheus_is_one_message() -> None:
         ("mae", 50.0, ["more than 20 times the usual error of 0.1"]),
         ("scaled", 1.5, []),
         ("scaled", 0.9, ["not above the training error itself"]),
+        ("auto", 0.01, []),
     ],
 )
 def test_thresholds_are_judged_by_the_metrics_scale(unit: str, low: float, words: list[str]) -> None:

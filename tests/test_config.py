@@ -73,7 +73,7 @@ def test_a_watch_counts_in_steps() -> None:
             "drift_finetune_threshold: -1 is not a threshold; write a number of 0 or more",
         ),
         ({"drift_retrain_threshold": float("nan")}, "drift_retrain_threshold: nan is not a threshold"),
-        ({"drift_unit": "mse"}, "drift_unit: 'mse' is unknown; write mae or scaled"),
+        ({"drift_unit": "mse"}, "drift_unit: 'mse' is unknown; write mae, scaled or auto"),
         ({"kind": "histogram"}, "kind: 'histogram' is unknown; write auto, gauge or counter"),
         ({"level": 95}, "level: 95 is not a share between 0 and 1; write 0.95"),
         (

@@ -98,5 +98,6 @@ def test_severity_at_its_thresholds() -> None:
     """Below finetune none, from finetune low, from retrain high; no verdict before enough steps are scored."""
     rolling = np.array([0.0999, 0.1, 0.2999, 0.3, 5.0, np.nan])
     scored = np.array([60, 60, 60, 60, drift.MIN_SCORED - 1, 0])
-    found = drift.severity(rolling, scored, np.full(6, 0.1), np.full(6, 0.3), np.full(6, 60))
+    judged = drift.judged(scored, np.full(6, 60), np.zeros(6, bool))
+    found = drift.severity(rolling, judged, np.full(6, 0.1), np.full(6, 0.3), np.ones(6, bool))
     assert [drift.SEVERITIES[level] for level in found] == ["none", "low", "low", "high", "none", "none"]

@@ -36,7 +36,13 @@ def fitted() -> Fitted:
     values = np.arange(80, dtype=float).reshape(2, 40)
     model.fit_window(Window(np.array([3, 8]), np.arange(40) * 60, values, 60))
     return Fitted(
-        model, np.array([1, 1], np.int32), np.zeros((2, 5, 2)), np.ones((2, 5)), np.zeros((2, 2)), np.empty((2, 0, 2))
+        model,
+        versions=np.array([1, 1], np.int32),
+        offsets=np.zeros((2, 5, 2)),
+        mae=np.ones((2, 5)),
+        limits=np.zeros((2, 2)),
+        inner=np.empty((2, 0, 2)),
+        usual=np.ones((2, 3)),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sentinel_core.drift import in_words
 from sentinel_core.durations import format_duration
 from sentinel_core.incidents.findings import forecast_drift, silence, threshold_forecast
 from sentinel_core.incidents.lifecycle import CALM_EVALUATIONS, RECURRENCE_HOURS
@@ -99,8 +100,11 @@ def _forecast(text: str) -> str:
     found = forecast_drift(text)
     if found.severity != "high":
         return "its forecasts are as good as usual again"
-    unit = " times that of training" if found.unit == "scaled" else ""
-    error = "" if found.mae is None else f": the error is {found.mae:.3g}{unit}, high from {found.threshold:.3g}"
+    error = (
+        ""
+        if found.mae is None
+        else f": the error is {in_words(found.unit, found.mae)}, high from {found.threshold:.3g}"
+    )
     return f"its forecasts are far off, although its model was trained anew{error}"
 
 

@@ -16,9 +16,7 @@ WATCHES = (
         horizon="1m",
         lookback="5m",
         history="1d",
-        drift_unit="scaled",
-        drift_finetune_threshold=1.5,
-        drift_retrain_threshold=3.0,
+        drift_unit="auto",
         drift_window=20,
         drift_cooldown="5m",
     ),
@@ -47,9 +45,7 @@ WATCHES = (
         labels={"queue": "=~mail|orders"},
         horizon="15m",
         lookback="1h",
-        drift_unit="scaled",
-        drift_finetune_threshold=1.5,
-        drift_retrain_threshold=3.0,
+        drift_unit="auto",
     ),
     WatchConfig(
         metric="demo_disk_used_ratio",
@@ -64,9 +60,7 @@ WATCHES = (
     WatchConfig(
         query="sum(rate(demo_requests_total[1m]))",
         name="demo_requests_per_second",
-        drift_unit="scaled",
-        drift_finetune_threshold=3.0,
-        drift_retrain_threshold=6.0,
+        drift_unit="auto",
     ),
 )
 

@@ -38,7 +38,7 @@ class ForecastDrift(_Finding, frozen=True):
     severity: Literal["none", "low", "high"]
     mae: float | None  # of the worst series, in the watch's drift_unit
     threshold: float  # from which it is high
-    unit: Literal["mae", "scaled"]
+    unit: Literal["mae", "scaled", "auto"]
     series_high: int
     series_scored: int
     retrained_at: float | None  # unix seconds; the training that did not help

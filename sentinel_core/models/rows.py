@@ -75,6 +75,13 @@ def nanmedian(values: FloatArray) -> FloatArray:
     return np.where(count > 0, pair, 0.0)
 
 
+def nanmean(values: FloatArray) -> FloatArray:
+    """Mean over the last axis, NaN without a warning where nothing is finite."""
+    finite = np.isfinite(values)
+    count = finite.sum(axis=-1)
+    return np.where(count > 0, np.where(finite, values, 0.0).sum(axis=-1) / np.maximum(count, 1), np.nan)
+
+
 def centre_and_scale(values: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The newest value and the largest distance from it, per row: (value - centre) / scale is within [-1, 1].
 

@@ -317,6 +317,7 @@ def _models_then(
                 version=0,
                 level=watch.level,
                 inner_level=watch.inner_level,
+                drift_window=watch.drift_window,
                 bounds=watch.bounds,
             )
             found.append((candidate.fitted, 0, np.array(some)))

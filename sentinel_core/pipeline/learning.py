@@ -214,6 +214,7 @@ def _fit(context: Context, task: _Task) -> tuple[list[tuple[IntArray, Candidate]
                     champion_end=champion_end,
                     drifted=drifted,
                     finetune=task.kind == FINETUNE,
+                    drift_window=watch.drift_window,
                 ),
             )
         )

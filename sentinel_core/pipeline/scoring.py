@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,89 +10,16 @@ from numpy.typing import NDArray
 from sentinel_core import drift
 from sentinel_core.config import WatchConfig
 from sentinel_core.forecasts import Fitted
+from sentinel_core.pipeline.challenging import CHALLENGERS, challengers
 from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reading import late_steps
 from sentinel_core.pipeline.reports import DriftReport, WatchDrift
+from sentinel_core.pipeline.served import Columns, Served
 from sentinel_core.pipeline.serving import load_serving
 from sentinel_core.pipeline.unusual import unusual
 from sentinel_core.storage import forecast_store, watch_store, windows_store
 from sentinel_core.storage.forecast_store import LIVE, REPLAY, row_keys
-from sentinel_core.windows import FloatArray, IntArray, inside, unique
-
-Columns = Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class _Served:
-    """Every series that a version serves, of many watches of one granularity, one after the other.
-
-    A tick's cost must not grow with the number of watches: everything is looked up and judged for all at once.
-    """
-
-    watches: Sequence[WatchConfig]
-    ids: Sequence[int]
-    fitted: Sequence[Fitted]
-    living: tuple[NDArray[np.int32], IntArray]  # watch ids and fingerprints of all living series
-
-    @cached_property
-    def counts(self) -> IntArray:
-        return np.array([len(one.versions) for one in self.fitted], np.int64)
-
-    @cached_property
-    def versions(self) -> NDArray[np.int32]:
-        return np.concatenate([one.versions for one in self.fitted])
-
-    @cached_property
-    def live(self) -> NDArray[np.bool_]:
-        """Which series live: one that misbehaved and is gone no longer counts."""
-        position, known = self.locate(*self.living)
-        mask = np.zeros(len(self.versions), bool)
-        mask[position[known]] = True
-        return mask
-
-    @cached_property
-    def mae(self) -> FloatArray:
-        """Held-back MAE [n, longest horizon], NaN beyond a watch's own horizon."""
-        longest = max(one.mae.shape[1] for one in self.fitted)
-        joined = np.full((int(self.counts.sum()), longest), np.nan)
-        at = 0
-        for one in self.fitted:
-            joined[at : at + len(one.mae), : one.mae.shape[1]] = one.mae
-            at += len(one.mae)
-        return joined
-
-    def each(self, values: Sequence[float]) -> NDArray[Any]:
-        """One value per watch as one per series."""
-        return np.repeat(np.array(values), self.counts)
-
-    @cached_property
-    def _index(self) -> tuple[IntArray, IntArray]:
-        fingerprints = np.concatenate([one.model.fingerprints for one in self.fitted])
-        keys = row_keys(self.each(self.ids), fingerprints)
-        order = np.argsort(keys)
-        return keys[order], order
-
-    def locate(self, watch: NDArray[Any], fingerprint: IntArray) -> tuple[IntArray, NDArray[np.bool_]]:
-        """Position of each (watch, series), and whether it is really there."""
-        keys, order = self._index
-        wanted = row_keys(watch, fingerprint)
-        if not len(keys):
-            return np.zeros(len(wanted), np.int64), np.zeros(len(wanted), bool)
-        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        return order[place], keys[place] == wanted
-
-    def find(self, rows: Columns) -> tuple[IntArray, NDArray[np.bool_]]:
-        """Position of each row's (watch, fp), and whether the row's version is the one that serves there."""
-        position, known = self.locate(rows["watch"], rows["fp"])
-        return position, known & (self.versions[position] == rows["version"]) if len(self.versions) else known
-
-    def counted(self, rows: Columns) -> NDArray[np.bool_]:
-        """Which rows (watch, ts) are of times that their watch does not ignore."""
-        counted = np.ones(len(rows["ts"]), bool)
-        for watch, watch_id in zip(self.watches, self.ids, strict=True):
-            if watch.ignored:
-                counted &= (rows["watch"] != watch_id) | ~inside(rows["ts"], watch.ignored)
-        return counted
+from sentinel_core.windows import FloatArray, IntArray, unique
 
 
 def score_drift(context: Context, start: int, end: int, *, mode: str = "live") -> DriftReport:
@@ -115,7 +41,7 @@ def score_drift(context: Context, start: int, end: int, *, mode: str = "live") -
             by_step.setdefault(watch.step_seconds, []).append(watch)
     rows, found = 0, []
     for step, watches in by_step.items():
-        served = _Served(watches, [ids[w.slug] for w in watches], [serving[w.slug][0] for w in watches], living)
+        served = Served(watches, [ids[w.slug] for w in watches], [serving[w.slug][0] for w in watches], living)
         first, last = start, end
         if mode == "live":
             mine = [states[watch.slug] for watch in watches]
@@ -133,7 +59,7 @@ def score_drift(context: Context, start: int, end: int, *, mode: str = "live") -
         updates: list[dict[str, object]] = []
         if mode == "live":
             joined = {name: np.concatenate([stored[name], values]) for name, values in kept.items()}
-            verdicts = _judge(served, *_rolling(served, joined, step, last))
+            verdicts = _judge(served, _rolling(served, joined, step, last))
             until = [min(last, state.scraped_until or last) for state in mine]  # one that fails alone is behind
             updates = list(map(_update, served.ids, until, verdicts))
             found += verdicts
@@ -153,13 +79,13 @@ def drifting(context: Context, watch: WatchConfig, fitted: Fitted, end: int) -> 
     with context.store.database.read() as conn:
         watch_id = watch_store.states(conn)[watch.slug].watch_id
         living = watch_store.live_series(conn, watch_id)
-    served = _Served([watch], [watch_id], [fitted], living)
+    served = Served([watch], [watch_id], [fitted], living)
     stored = _recent(context, watch.step_seconds, end, [watch])
-    return _severity(served, *_rolling(served, stored, watch.step_seconds, end))
+    return _severity(served, _rolling(served, stored, watch.step_seconds, end))
 
 
 def _score(
-    context: Context, step: int, first: int, last: int, served: _Served, mode: int, stored: Columns
+    context: Context, step: int, first: int, last: int, served: Served, mode: int, stored: Columns
 ) -> dict[str, NDArray[Any]]:
     """Rows of the `scores` dataset, of forecasts about [first, last]; stored: those of the steps before too."""
     rows = forecast_store.forecasts_for(context.store, step, first, last, mode=mode)
@@ -187,11 +113,12 @@ def _score(
         "version": scores.version,
         "mae": scores.mae,
         "scaled": scores.scaled,
+        **challengers(context, step, served, scores),
         "anomaly": unusual(about, rows, actuals, stored, quiet),
     }
 
 
-def _new_or_serving(stored: Columns, served: _Served, fresh: Columns) -> dict[str, NDArray[Any]]:
+def _new_or_serving(stored: Columns, served: Served, fresh: Columns) -> dict[str, NDArray[Any]]:
     """What may be stored. A version that no longer serves keeps the score it once got: its training MAE, by which that
     was scaled, is not known here any more, and a rollback to it will want it."""
     _, serving = served.find(fresh)
@@ -213,45 +140,74 @@ def _span(watches: Sequence[WatchConfig]) -> int:
     return 2 * max(watch.drift_window for watch in watches)
 
 
-def _rolling(served: _Served, stored: Columns, step: int, end: int) -> tuple[FloatArray, IntArray]:
-    """Rolling error of each series in its watch's unit [n], and the scored steps behind it; of serving versions.
+@dataclass(frozen=True)
+class _Rolling:
+    """How the living series of `Served` do over their windows, [n] each.
 
-    stored: rows of `scores`; of two for the same step the later one counts
+    error:   in the watch's drift_unit; NaN where nothing is known
+    scored:  steps behind it
+    outdone: a forecast that costs nothing did better, or the watch does not ask
     """
+
+    error: FloatArray
+    scored: IntArray
+    outdone: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, served: Served, means: Mapping[str, FloatArray], scored: IntArray) -> "_Rolling":
+        """From the means [n] of the columns of `scores`."""
+        in_mae = served.each([watch.drift_unit == "mae" for watch in served.watches])
+        error, outdone = np.where(in_mae, means["mae"], means["scaled"]), np.ones(len(scored), bool)
+        if served.auto.any():
+            strength = drift.strength(means["scaled"], means["seasonal"], scored, served.window, served.usual)
+            error = np.where(served.auto, strength, error)
+            outdone = ~served.auto | (means["mae"] > np.fmin(means["naive"], means["seasonal"]))
+        return cls(np.where(served.live, error, np.nan), np.where(served.live, scored, 0), outdone)
+
+
+def _rolling(served: Served, stored: Columns, step: int, end: int) -> _Rolling:
+    """Of serving versions, from rows of `scores`; of two for the same step the later one counts."""
     span = _span(served.watches)
-    errors = np.full((len(served.versions), span), np.nan)
     position, current = served.find(stored)
     current &= served.counted(stored)
     column = span - 1 - (end - stored["ts"]) // step
     current &= (column >= 0) & (column < span)
-    in_mae = served.each([watch.drift_unit == "mae" for watch in served.watches])
-    value = np.where(in_mae[position], stored["mae"], stored["scaled"]) if len(position) else stored["mae"]
-    errors[position[current], column[current]] = value[current]
-    return drift.rolling_mean(errors, served.each([watch.drift_window for watch in served.watches]))
+
+    def mean(name: str) -> tuple[FloatArray, IntArray]:
+        errors = np.full((len(served.versions), span), np.nan)
+        errors[position[current], column[current]] = stored[name][current]
+        return drift.rolling_mean(errors, served.window)
+
+    found = {name: mean(name) for name in _judged_by(served)}
+    return _Rolling.of(served, {name: means for name, (means, _) in found.items()}, found["mae"][1])
 
 
-def _severity(served: _Served, rolling: FloatArray, scored: IntArray) -> NDArray[np.int8]:
+def _judged_by(served: Served) -> tuple[str, ...]:
+    """The columns of `scores` that a verdict needs."""
+    return ("mae", "scaled", *CHALLENGERS) if served.auto.any() else ("mae", "scaled")
+
+
+def _severity(served: Served, rolling: _Rolling) -> NDArray[np.int8]:
     return drift.severity(
-        np.where(served.live, rolling, np.nan),
-        scored,
+        rolling.error,
+        drift.judged(rolling.scored, served.window, served.auto),
         served.each([watch.drift_finetune_threshold for watch in served.watches]),
         served.each([watch.drift_retrain_threshold for watch in served.watches]),
-        served.each([watch.drift_window for watch in served.watches]),
+        rolling.outdone,
     )
 
 
-def _judge(served: _Served, rolling: FloatArray, scored: IntArray) -> list[WatchDrift]:
+def _judge(served: Served, rolling: _Rolling) -> list[WatchDrift]:
     """Each watch's drift: the severity of its worst living series, and how many series stand at each."""
-    rolling, scored = np.where(served.live, rolling, np.nan), np.where(served.live, scored, 0)
-    severity = _severity(served, rolling, scored)
-    judged = drift.judged(scored, served.each([watch.drift_window for watch in served.watches]))
+    severity = _severity(served, rolling)
+    judged = drift.judged(rolling.scored, served.window, served.auto)
     owner = np.repeat(np.arange(len(served.watches)), served.counts)
 
     def count(which: NDArray[np.bool_]) -> list[int]:
         return [int(n) for n in np.bincount(owner[which], minlength=len(served.watches))]
 
     worst = np.full(len(served.watches), -np.inf)
-    np.maximum.at(worst, owner, np.where(np.isfinite(rolling), rolling, -np.inf))
+    np.maximum.at(worst, owner, np.where(np.isfinite(rolling.error), rolling.error, -np.inf))
     low, high, verdicts = count(severity == drift.LOW), count(severity == drift.HIGH), count(judged)
     return [
         WatchDrift(
@@ -266,16 +222,19 @@ def _judge(served: _Served, rolling: FloatArray, scored: IntArray) -> list[Watch
     ]
 
 
-def _judge_span(served: _Served, rows: Columns) -> list[WatchDrift]:
+def _judge_span(served: Served, rows: Columns) -> list[WatchDrift]:
     """How replayed forecasts did over a whole span, of watches that have any; whatever version made them."""
     position, known = served.locate(rows["watch"], rows["fp"])
-    in_mae = served.each([watch.drift_unit == "mae" for watch in served.watches])
-    value = np.where(in_mae[position], rows["mae"], rows["scaled"]) if len(position) else rows["mae"]
-    known &= np.isfinite(value)
-    count = np.bincount(position[known], minlength=len(served.versions))
-    total = np.bincount(position[known], weights=value[known], minlength=len(served.versions))
-    mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    return [one for one in _judge(served, mean, count) if one.drift_mae is not None]
+
+    def mean(name: str) -> tuple[FloatArray, IntArray]:
+        finite = known & np.isfinite(rows[name])
+        count = np.bincount(position[finite], minlength=len(served.versions))
+        total = np.bincount(position[finite], weights=rows[name][finite], minlength=len(served.versions))
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan), count
+
+    found = {name: mean(name) for name in _judged_by(served)}
+    rolling = _Rolling.of(served, {name: means for name, (means, _) in found.items()}, found["mae"][1])
+    return [one for one in _judge(served, rolling) if one.drift_mae is not None]
 
 
 def _update(watch_id: int, scored_until: int, verdict: WatchDrift) -> dict[str, object]:

@@ -34,7 +34,7 @@ from sentinel_core.windows import FloatArray, IntArray, Window, grid, positions
 DRIFT, MASE, COVERAGE = "_sentinel_drift_mae", "_sentinel_mase", "_sentinel_coverage"
 _OF_ALL_LEADS = (DRIFT, ANOMALY)
 HELP: Mapping[str, str] = {
-    DRIFT: "Rolling error of the forecasts of {name}, in the drift_unit of its watch.",
+    DRIFT: "Rolling error of the forecasts of {name}, in the drift_unit of its watch; of auto in training errors.",
     MASE: "MAE of the forecasts of {name} by that of a seasonal naive forecast, by lead.",
     COVERAGE: "Share of {name} within the bounds of its forecasts, by lead.",
     ANOMALY: "How unusual {name} was: 0 as forecast, 1 at the edge of its bounds.",

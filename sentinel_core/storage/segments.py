@@ -49,6 +49,8 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
         "version": np.int32,
         "mae": np.float64,  # mean |residual| over the leads that target ts, in the metric's unit
         "scaled": np.float64,  # the same, each lead divided by that lead's held-back training MAE
+        "naive": np.float64,  # the same as mae of repeating the last value, and
+        "seasonal": np.float64,  # the day before; NaN where drift_unit is not "auto"
         "anomaly": np.float64,  # how unusual the value is: 1 at the edge of the bounds; NaN: no forecast could tell
     },
     "verified": {  # of a round of steps, what forecasts of one series and lead turned out to be; rounds add up
@@ -99,7 +101,7 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
     },
 }
 # Columns that files of earlier releases do not have; all NaN there.
-ADDED_LATER = frozenset({"anomaly", "inner_lower", "inner_upper"})
+ADDED_LATER = frozenset({"anomaly", "inner_lower", "inner_upper", "naive", "seasonal"})
 # Rows per Parquet row group, the unit that a reader can skip. Windows are sorted by series, so a group is some series
 # over the whole span; forecasts by target time, of which a tick reads one step: small groups.
 # Events, counts and PSI are sorted by model, and often a few models are asked for.

@@ -1,5 +1,6 @@
 """What alerts say, in words."""
 
+import msgspec
 import pytest
 
 from sentinel_core.alerts import message
@@ -38,6 +39,12 @@ FULL = ThresholdForecast(
             FAR_OFF.to_json(),
             "its forecasts are far off, although its model was trained anew: the error is 4.21 times that of training, "
             "high from 3",
+        ),
+        (
+            "forecast",
+            msgspec.structs.replace(FAR_OFF, unit="auto", threshold=4.0).to_json(),
+            "its forecasts are far off, although its model was trained anew: the error is 4.21 deviations above its "
+            "usual one, high from 4",
         ),
         ("threshold", FULL.to_json(), 'above 0.95 in 4h, 92 %: disk{instance="web-3"}'),
     ],

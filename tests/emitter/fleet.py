@@ -97,6 +97,7 @@ class Fleet:
             "version": np.ones(n * steps),
             "mae": np.ones(n * steps),
             "scaled": np.ones(n * steps),
+            **dict.fromkeys(("naive", "seasonal"), np.full(anomaly.size, np.nan)),
             "anomaly": anomaly.ravel(),
         }
         pending = forecast_store.write_scores(self.store, step, columns, now=float(end))

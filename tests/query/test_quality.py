@@ -50,6 +50,7 @@ class World:
             "version": np.array([version for _, version in hours.values()]),
             "mae": np.array([error for error, _ in hours.values()]),
             "scaled": np.array([10 * error for error, _ in hours.values()]),
+            **dict.fromkeys(("naive", "seasonal"), np.full(len(hours), np.nan)),
             "anomaly": np.array([error / 2 for error, _ in hours.values()]),
         }
         pending = forecast_store.write_scores(self.fleet.store, watch.step_seconds, columns, now=NOW)

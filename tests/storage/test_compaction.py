@@ -162,7 +162,8 @@ def test_forecasts_keep_every_row_but_superseded_ones(store: Store) -> None:
 def test_scores_keep_the_newest_of_each_key(store: Store) -> None:
     """Two scorings of the same minute become the later one."""
     for mae in (1.0, 2.0):
-        rows = {"watch": 1, "fp": 10, "ts": START, "version": 1, "mae": mae, "scaled": mae, "anomaly": mae}
+        rows = {"watch": 1, "fp": 10, "ts": START, "version": 1, "mae": mae, "scaled": mae}
+        rows |= dict.fromkeys(("naive", "seasonal", "anomaly"), mae)
         columns = {name: np.array([value]) for name, value in rows.items()}
         commit(store, forecast_store.write_scores(store, STEP, columns, now=START))
     compact(store, START + 2 * HOUR)

@@ -17,7 +17,7 @@ def issue(store: Store, **arguments: object) -> list[int]:
 
 def score(store: Store, ts: int, mae: float, fingerprint: int = 10) -> None:
     rows = {"watch": [1], "fp": [fingerprint], "ts": [ts], "version": [1], "mae": [mae], "scaled": [mae / 2]}
-    rows["anomaly"] = [mae]
+    rows |= {"naive": [mae], "seasonal": [mae], "anomaly": [mae]}
     columns = {name: np.array(values) for name, values in rows.items()}
     commit(store, forecast_store.write_scores(store, STEP, columns, now=NOW))
 

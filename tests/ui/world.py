@@ -163,7 +163,7 @@ def scores(fleet: Fleet, watch: WatchConfig, series: Sequence[Series], random: n
     columns = {
         "watch": np.full(n, fleet.id(watch)), "fp": np.repeat([one.fingerprint for one in series], len(times)),
         "ts": np.tile(times, len(series)), "version": np.full(n, 4), "mae": error, "scaled": error,
-        "anomaly": 8 * error,
+        "naive": 2 * error, "seasonal": 3 * error, "anomaly": 8 * error,
     }  # fmt: skip
     pending = forecast_store.write_scores(fleet.store, watch.step_seconds, columns, now=float(NOW))
     with fleet.store.database.write() as connection:

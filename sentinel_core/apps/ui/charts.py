@@ -87,7 +87,9 @@ def drift_plot(times: IntArray, mae: FloatArray, config: WatchConfig) -> Plot | 
     """The rolling error of the worst series with the thresholds of finetuning and retraining."""
     low, high = config.drift_finetune_threshold, config.drift_retrain_threshold
     marks = [Mark(low, f"finetune {short_number(low)}", "warn"), Mark(high, f"retrain {short_number(high)}", "bad")]
-    unit = "× training MAE" if config.drift_unit == "scaled" else "MAE"
+    if config.drift_unit == "auto":  # its thresholds are of deviations, which differ from series to series
+        marks = []
+    unit = "MAE" if config.drift_unit == "mae" else "× training MAE"
     return draw([Trace(unit, f"rolling {unit}, worst series", "psi", times, mae)], marks, zero=True)
 
 

@@ -1,6 +1,7 @@
 """GET /watches/{slug}: actual, forecast and bounds, drift, and the versions of one watch's model."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote as quote_url
 
@@ -29,10 +30,12 @@ from sentinel_core.storage.model_store import DEFAULT_PROJECT
 from sentinel_core.storage.quality_store import Quality
 from sentinel_core.storage.store import Store
 from sentinel_core.verification import least_coverage
+from sentinel_core.windows import FloatArray
 
 logger = logging.getLogger(__name__)
 
 VERSIONS = 20
+COMPARED = ("scaled", "mae", "naive", "seasonal")  # columns of `scores` that say what "auto" judges
 QUALITY_SECONDS = 7 * 86_400  # of the plot of how good forecasts were
 
 
@@ -43,6 +46,7 @@ class Drawn:
     forecast: Plot | None = None
     drift: Plot | None = None
     note: str = ""
+    judged: str = ""  # what the drift is of
 
 
 def watch(visit: Visit) -> Response:
@@ -124,29 +128,59 @@ def _draw(store: Store, view: WatchView, chosen: Chosen | None, wanted: str) -> 
     origin = max((block.origin for block in view.forecasts), default=chosen.end)
     try:
         forecast = forecast_plot(curves(view, chosen, actuals), origin)
-        return Drawn(forecast, _drift(store, view, chosen), chosen.note if forecast else "")
+        drift, said = _drift(store, view, chosen)
+        return Drawn(forecast, drift, chosen.note if forecast else "", said)
     except Exception:  # what the page says besides is worth more than its plots
         logger.exception("the plots of %s cannot be drawn", config.slug)
         return Drawn(note="The plots cannot be drawn; the sidecar's log says why.")
 
 
-def _drift(store: Store, view: WatchView, chosen: Chosen) -> Plot | None:
-    """The rolling error of the worst of the drawn series, over as many steps as the plot of actuals shows."""
+def _drift(store: Store, view: WatchView, chosen: Chosen) -> tuple[Plot | None, str]:
+    """The rolling error of the worst of the drawn series, over as many steps as the other plot shows, and in words."""
     config = view.config
     step, window = config.step_seconds, config.drift_window
     first = chosen.start - window * step
     fingerprints = np.array(sorted(series.fingerprint for series in chosen.series), np.int64)
     scores = forecast_store.read_scores(store, step, first, chosen.end, fingerprints=fingerprints)
     mine = scores["watch"] == view.state.watch_id
-    errors = np.full((len(fingerprints), (chosen.end - first) // step + 1), np.nan)
-    at = (scores["ts"][mine] - first) // step
-    errors[np.searchsorted(fingerprints, scores["fp"][mine]), at] = scores[
-        "mae" if config.drift_unit == "mae" else "scaled"
-    ][mine]
+    at = np.searchsorted(fingerprints, scores["fp"][mine]), (scores["ts"][mine] - first) // step
+
+    def over_time(column: str) -> FloatArray:
+        errors = np.full((len(fingerprints), (chosen.end - first) // step + 1), np.nan)
+        errors[at] = scores[column][mine]
+        return errors
+
+    errors = over_time("mae" if config.drift_unit == "mae" else "scaled")
     times, worst = [], []
     for last in range(window, errors.shape[1]):
         rolling, count = rolling_mean(errors[:, last - window + 1 : last + 1], np.full(len(fingerprints), window))
         if np.isfinite(rolling).any() and (count > 0).any():
             times.append(first + last * step)
             worst.append(float(np.nanmax(rolling)))
-    return drift_plot(np.array(times, np.int64), np.array(worst), config) if times else None
+    if not times:
+        return None, ""
+    said = "of the series drawn above"
+    if config.drift_unit == "auto":
+        newest = {name: rolling_mean(over_time(name), np.full(len(fingerprints), window))[0] for name in COMPARED}
+        said += compared(newest)
+    return drift_plot(np.array(times, np.int64), np.array(worst), config), said
+
+
+def compared(newest: Mapping[str, FloatArray]) -> str:
+    """What "auto" judges, in words, of the series that is farthest beyond its training error; rolling means [n].
+
+    >>> one = np.array([3.4])
+    >>> compared({"scaled": one, "mae": one, "naive": one - 1, "seasonal": one + 1})
+    '; at worst 3.4 times its usual error, worse than repeating the last value'
+    """
+    scaled = newest["scaled"]
+    if not np.isfinite(scaled).any():
+        return ""
+    row = int(np.nanargmax(scaled))
+    free = {"the last value": newest["naive"][row], "the day before": newest["seasonal"][row]}
+    known = {name: error for name, error in free.items() if np.isfinite(error)}
+    found = f"; at worst {scaled[row]:.2g} times its usual error"
+    if not known:
+        return found
+    best = min(known, key=lambda name: known[name])
+    return f"{found}, {'worse' if newest['mae'][row] > known[best] else 'better'} than repeating {best}"

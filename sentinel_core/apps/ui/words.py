@@ -30,6 +30,11 @@ def age(seconds: float) -> str:
     return f"{seconds // 1:.0f} s"
 
 
+def error_unit(unit: str) -> str:
+    """What a rolling error counts, behind its number, by drift_unit."""
+    return {"mae": "", "scaled": " × trained", "auto": " deviations above usual"}[unit]
+
+
 def psi(value: float | None) -> str:
     """A PSI, to the digit that anybody acts on.
 
