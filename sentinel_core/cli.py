@@ -169,6 +169,9 @@ def _status(arguments: argparse.Namespace) -> int:
         serving = "nothing serves yet" if watch["active_version"] is None else f"{watch['active_version']} serves"
         held = ", held by a rollback" if watch["pinned"] else ""
         print(f"{selector}\n  {serving}{held}; {watch['series']} series; {'ready' if watch['ready'] else 'not ready'}")
+        models: Any = watch["models"]
+        if len(models) > 1:
+            print("  " + ", ".join(f"{count} {model}" for model, count in models.items()))
         error = "no drift measured yet"
         if watch["drift_mae"] is not None:
             unit = config.watch(str(watch["slug"])).drift_unit

@@ -96,6 +96,7 @@ def per_watch(snapshot: Snapshot, now: float) -> Iterator[Metric]:
     """The state of every configured watch, at `now` (unix seconds)."""
     info = Metric("sentinel_watch", "What the watch is called and which model it has.", "info")
     series = Metric("sentinel_watch_series", "Live series, by what their forecast comes from.", "gauge")
+    models = Metric("sentinel_watch_models", "Live series, by the model that forecasts them.", "gauge")
     drift = Metric("sentinel_drift_series", "Series with a verdict, by severity.", "gauge")
     gauges = {name: Metric(name, text, "gauge") for name, text in PER_WATCH.items()}
     leads = {name: Metric(name, text, "gauge") for name, (_, text) in PER_LEAD.items()}
@@ -108,6 +109,8 @@ def per_watch(snapshot: Snapshot, now: float) -> Iterator[Metric]:
                 gauges[name].add_sample(name, slug, float(value))
         for state, count in series_by_state(watch).items():
             series.add_sample(series.name, slug | {"state": state}, count)
+        for model, count in watch.models.items():
+            models.add_sample(models.name, slug | {"model": model}, count)
         for severity, count in series_by_severity(watch).items():
             drift.add_sample(drift.name, slug | {"severity": severity}, count)
         for quality in watch.quality:
@@ -115,7 +118,7 @@ def per_watch(snapshot: Snapshot, now: float) -> Iterator[Metric]:
             for name, (value_of, _) in PER_LEAD.items():
                 if (one := value_of(quality)) is not None:
                     leads[name].add_sample(name, lead, one)
-    yield from (info, series, drift, *gauges.values(), *leads.values())
+    yield from (info, series, models, drift, *gauges.values(), *leads.values())
 
 
 def _values(watch: WatchView, now: float) -> dict[str, float | None]:

@@ -20,7 +20,7 @@ from sentinel_core.emitter.production import Production, ProductionLoader, Waiti
 from sentinel_core.errors import StoreError
 from sentinel_core.registry import Active, Version
 from sentinel_core.series import Series
-from sentinel_core.storage import forecast_store, quality_store, watch_store
+from sentinel_core.storage import forecast_store, quality_store, series_models, watch_store
 from sentinel_core.storage.quality_store import Quality
 from sentinel_core.storage.segments import SegmentGoneError
 from sentinel_core.storage.store import Store
@@ -103,6 +103,7 @@ class WatchView:
     forecasts: tuple[Forecasts, ...] = ()
     unreadable: str | None = None
     quality: tuple[Quality, ...] = ()  # of its forecasts over a day, by lead
+    models: Mapping[str, int] = field(default_factory=dict)  # live series by the model that forecasts them
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ class _Known:
     forecasts: tuple[Forecasts, ...] = ()
     unreadable: str | None = None
     quality: tuple[Quality, ...] = ()
+    models: Mapping[str, int] = field(default_factory=dict)
     scores: tuple[IntArray, FloatArray] = (np.empty(0, np.int64), np.empty(0))  # by ascending fingerprint
 
 
@@ -185,6 +187,7 @@ class SnapshotLoader:
             moved = {slug: state for slug, state in states.items() if self._moved(slug, state)}
             qualities = quality_store.newest(connection) if moved else {}
             labels = self._read_labels(connection, moved)
+            models = series_models.counts(connection, [state.watch_id for state in moved.values()])
         self._known = {slug: known for slug, known in self._known.items() if slug in self._watches}
         to_read, to_score = [], []
         for slug, state in moved.items():
@@ -195,8 +198,8 @@ class SnapshotLoader:
             if scored and (state.scored_until != known.state.scored_until or known.unreadable):
                 to_score.append(slug)
             kept = _living(known.forecasts, labels[slug]) if state.forecast_origin is not None else ()
-            quality = qualities.get(state.watch_id, ())
-            self._known[slug] = _Known(state, labels[slug], kept, quality=quality, scores=known.scores)
+            told = qualities.get(state.watch_id, ()), models.get(state.watch_id, {})
+            self._known[slug] = _Known(state, labels[slug], kept, None, *told, scores=known.scores)
         for key, group in groupby(sorted(to_read, key=self._segment), key=self._segment):
             self._read_segment(*key, list(group))
         for until, group in groupby(sorted(to_score, key=self._scored), key=self._scored):
@@ -290,7 +293,7 @@ class SnapshotLoader:
                 if block.series:
                     blocks.append(block)
             active = serving.get(known.state.watch_id)
-            told = known.labels, tuple(blocks), known.unreadable, known.quality
+            told = known.labels, tuple(blocks), known.unreadable, known.quality, known.models
             views.append(WatchView(watch, known.state, active, *told))
         return tuple(views), dropped
 
@@ -302,6 +305,7 @@ def _same(view: WatchView, before: WatchView) -> bool:
         and view.state == before.state
         and view.serving == before.serving
         and view.live is before.live
+        and view.models == before.models
         and view.unreadable == before.unreadable
         and len(view.forecasts) == len(before.forecasts)
         and all(one is other for one, other in zip(view.forecasts, before.forecasts, strict=True))

@@ -2,7 +2,8 @@
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial, reduce
@@ -24,7 +25,7 @@ from sentinel_core.pipeline.scoring import drifting
 from sentinel_core.pipeline.serving import forget_drift, load_serving
 from sentinel_core.pipeline.showing import shown_window
 from sentinel_core.registry import Version
-from sentinel_core.storage import forecast_store, watch_store
+from sentinel_core.storage import forecast_store, series_models, watch_store
 from sentinel_core.training import Candidate
 from sentinel_core.windows import IntArray, Window, unique
 
@@ -299,6 +300,7 @@ def _conclude(
     content, sha256 = registry.dump(fitted, fitted.model.feature_names)
     path = f"models/{watch.slug}/v{number}-{uuid.uuid4().hex[:8]}.joblib"
     context.store.segments.keep(path, content)
+    names = fitted.model.model_names
     served_mae = _median(fitted.mae.mean(axis=1))  # of all it serves, not only of what this training fitted
     row = replace(row, path=path, sha256=sha256, bytes=len(content), series=len(fitted.versions), mae=served_mae)
     with context.store.database.write() as conn:
@@ -310,13 +312,15 @@ def _conclude(
         registry.mark_deleted(conn, gone)
         if promoted:
             forget_drift(conn, task.watch_id)
+            series_models.note(conn, task.watch_id, fitted.model.fingerprints, names)
         detail = _verdict(task, refitted, total, champion, promoted)
         deciding.finish(conn, lease, "promoted" if promoted else "held", detail, context.clock())
         watch_store.note_errors(conn, "training", {task.watch_id: problem}, context.clock())
         context.count("sentinel_trainings_total", kind=task.kind, outcome="promoted" if promoted else "held")
     # after the commit: a crash in between leaves a file too many, never one too few
     context.store.segments.folder.delete([version.path for version in gone])
-    return _report(task, row, lease, promoted=promoted, detail=detail, draw=draw)
+    models = dict(Counter(names.tolist()).most_common())
+    return _report(task, row, lease, promoted=promoted, detail=detail, models=models, draw=draw)
 
 
 def stamped(fitted: Fitted, number: int) -> Fitted:
@@ -377,6 +381,7 @@ def _report(
     *,
     promoted: bool,
     detail: str,
+    models: Mapping[str, int] | None = None,
     draw: Callable[[], bytes] | None = None,
 ) -> TrainingReport:
     return TrainingReport(
@@ -396,5 +401,6 @@ def _report(
         champion_mae=row.champion_mae,
         coverage=row.coverage,
         model_class=row.model_class,
+        models=models or {},
         draw=draw,
     )

@@ -113,6 +113,7 @@ class TrainingReport:
     coverage: float | None = None
     seconds: float = 0.0
     model_class: str = ""
+    models: Mapping[str, int] = field(default_factory=dict)  # series by the model that forecasts them
     skipped: bool = False  # a decision that was answered before its run came to it: nothing is wrong
     draw: Callable[[], bytes] | None = None  # the plot as a PNG: drawn only where somebody will look
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +16,7 @@ from sentinel_core.models.base import BatchModel
 from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reports import ActivationReport
 from sentinel_core.registry import Version
-from sentinel_core.storage import watch_store
+from sentinel_core.storage import series_models, watch_store
 
 
 def load_version(context: Context, watch: WatchConfig, version: Version) -> Fitted:
@@ -94,6 +95,7 @@ def roll_back(context: Context, slug: str, *, version: int | None, reason: str, 
     with context.store.database.write() as conn:
         previous = registry.roll_back(conn, watch_id, target.version, reason=reason, run_id=run_id)
         forget_drift(conn, watch_id)
+    _note_models(context, watch, target)
     return _report(slug, "rollback", target, previous, True, reason)
 
 
@@ -105,6 +107,7 @@ def release(context: Context, slug: str, *, reason: str, run_id: str | None) -> 
         registry.release(conn, watch_id, reason=reason, run_id=run_id)
         after = registry.serving(conn)[watch_id][1]
         forget_drift(conn, watch_id)
+    _note_models(context, context.config.watch(slug), after)
     return _report(slug, "release", after, before.version if before else None, False, reason)
 
 
@@ -117,6 +120,14 @@ def serving(context: Context, slug: str) -> ActivationReport:
     if found is None or last is None:
         raise RegistryError(f"nothing serves {slug} yet: it has not been trained")
     return _report(slug, "confirm", found[1], last.previous, found[0].pinned, f"{last.action}: {last.reason}")
+
+
+def _note_models(context: Context, watch: WatchConfig, version: Version) -> None:
+    """Say which model each series has now; of an artifact that cannot be read nobody knows."""
+    with suppress(SentinelError):
+        model = load_version(context, watch, version).model
+        with context.store.database.write() as conn:
+            series_models.note(conn, version.watch_id, model.fingerprints, model.model_names)
 
 
 def _report(

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 
 from sentinel_core import registry
 from sentinel_core.pipeline.context import Context
-from sentinel_core.storage import watch_store
+from sentinel_core.storage import series_models, watch_store
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,7 @@ class WatchStatus:
 
     slug: str
     model_class: str
+    models: dict[str, int]  # live series by the model that forecasts them, which "auto" chooses for each
     ready: bool  # forecasts are served
     active_version: str | None
     active_version_mae: float | None
@@ -32,6 +33,7 @@ def status(context: Context) -> dict[str, dict[str, object]]:
     with context.store.database.read() as conn:
         states = watch_store.states(conn)
         serving = registry.serving(conn)
+        models = series_models.counts(conn, [state.watch_id for state in states.values()])
     found: dict[str, dict[str, object]] = {}
     selectors = [watch.selector for watch in context.config.watches]
     for watch in context.config.watches:
@@ -40,6 +42,7 @@ def status(context: Context) -> dict[str, dict[str, object]]:
         entry = WatchStatus(
             slug=watch.slug,
             model_class=watch.model_path,
+            models={} if state is None else models.get(state.watch_id, {}),
             ready=active is not None and state is not None and state.forecast_origin is not None,
             active_version=None if active is None else f"v{active[1].version}",
             active_version_mae=None if active is None else active[1].mae,

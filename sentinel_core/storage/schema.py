@@ -98,6 +98,7 @@ series = sa.Table(
     sa.Column("labels", sa.Text, nullable=False),  # JSON object, without __name__
     sa.Column("first_seen", sa.BigInteger, nullable=False),
     sa.Column("vanished_at", sa.BigInteger),  # NULL while it lives
+    sa.Column("model", sa.Text),  # that forecasts it, which a watch may choose for each; NULL before any has learnt it
 )
 
 model_versions = sa.Table(

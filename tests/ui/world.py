@@ -27,7 +27,7 @@ from sentinel_core.security.passwords import Passwords
 from sentinel_core.security.principals import command_line
 from sentinel_core.security.secret import Pepper
 from sentinel_core.series import Series
-from sentinel_core.storage import event_store, forecast_store, model_store, quality_store, schema
+from sentinel_core.storage import event_store, forecast_store, model_store, quality_store, schema, series_models
 from sentinel_core.storage.model_store import BaselineRow, StateRow
 from sentinel_core.storage.quality_store import Quality
 from sentinel_core.storage.store import Store
@@ -144,6 +144,9 @@ def forecasts(fleet: Fleet) -> None:
     _live(fleet, MEMORY, memory, rising, origin, rising[:, -1:] + 1e6 * np.arange(1, 6))
     queue = [Series.of("queue_length", {"job": job}) for job in ("mail", "push")]
     _live(fleet, QUEUE, queue, random.poisson(30, (2, 60)) + 8.0 * np.arange(60), origin, np.full((2, 5), 40.0))
+    chosen, of_memory = np.array(["ARIMAModel"] * 3 + ["LinearTrendModel"] * 2), fleet.id(MEMORY)
+    with fleet.store.database.write() as connection:
+        series_models.note(connection, of_memory, np.array([one.fingerprint for one in memory]), chosen)
     _quality(fleet, REQUESTS, origin)
     fleet.serve(REQUESTS, 4, 1.3)
     fleet.serve(MEMORY, 2, 2e5)

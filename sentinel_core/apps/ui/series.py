@@ -1,6 +1,6 @@
 """Which series of a watch are drawn, with their actuals and forecasts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +53,13 @@ def _ordered(watch: WatchView) -> list[Series]:
     return [every[i] for i in np.argsort(-heights, kind="stable")]
 
 
-def curves(watch: WatchView, chosen: Chosen, actuals: Window | None) -> list[Curve]:
-    """The chosen series with what was measured (`actuals`, of at least them) and what is forecast."""
+def curves(
+    watch: WatchView, chosen: Chosen, actuals: Window | None, models: Mapping[int, str] | None = None
+) -> list[Curve]:
+    """The chosen series with what was measured (`actuals`, of at least them) and what is forecast.
+
+    models: by fingerprint, named where they are not all the same
+    """
     shown = []
     for series, label in zip(chosen.series, distinguishing(chosen.series), strict=True):
         times, actual = np.empty(0, np.int64), np.empty(0)
@@ -64,6 +69,8 @@ def curves(watch: WatchView, chosen: Chosen, actuals: Window | None) -> list[Cur
             times, actual = actuals.timestamps[inside], actuals.values[row, inside]
             begun = slice(int(np.argmax(np.isfinite(actual))), None)  # a young watch's plot starts where it does
             times, actual = times[begun], actual[begun]
+        if models and series.fingerprint in models:
+            label += f" ({models[series.fingerprint]})"
         shown.append(Curve(label, series.selector, times, actual, **_forecast_of(watch.forecasts, series.fingerprint)))
     return shown
 

@@ -25,7 +25,7 @@ from sentinel_core.errors import NotFoundError, StoreError
 from sentinel_core.incidents import store as incidents
 from sentinel_core.incidents.findings import Reached
 from sentinel_core.series import format_selector
-from sentinel_core.storage import forecast_store, quality_store, windows_store
+from sentinel_core.storage import forecast_store, quality_store, series_models, windows_store
 from sentinel_core.storage.model_store import DEFAULT_PROJECT
 from sentinel_core.storage.quality_store import Quality
 from sentinel_core.storage.store import Store
@@ -125,9 +125,13 @@ def _draw(store: Store, view: WatchView, chosen: Chosen | None, wanted: str) -> 
     config = view.config
     fingerprints = np.array(sorted(series.fingerprint for series in chosen.series), np.int64)
     actuals = windows_store.read_window(store, config.step_seconds, fingerprints, chosen.start, chosen.end)
+    models: dict[int, str] = {}
+    if len(view.models) > 1:
+        with store.database.read() as connection:
+            models = series_models.names(connection, view.state.watch_id, fingerprints.tolist())
     origin = max((block.origin for block in view.forecasts), default=chosen.end)
     try:
-        forecast = forecast_plot(curves(view, chosen, actuals), origin)
+        forecast = forecast_plot(curves(view, chosen, actuals, models), origin)
         drift, said = _drift(store, view, chosen)
         return Drawn(forecast, drift, chosen.note if forecast else "", said)
     except Exception:  # what the page says besides is worth more than its plots

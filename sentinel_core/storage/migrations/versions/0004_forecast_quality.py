@@ -1,4 +1,4 @@
-"""How good forecasts turned out to be, by watch and lead."""
+"""How good forecasts turned out to be, by watch and lead; which model each series has."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -28,4 +28,5 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("watch_id", "ts", "lead_seconds"),
     )
     op.create_index("forecast_quality_ts", "forecast_quality", ["ts"], unique=False)
+    op.add_column("series", sa.Column("model", sa.Text(), nullable=True))
     op.add_column("watch_state", sa.Column("verified_until", sa.BigInteger(), nullable=True))
