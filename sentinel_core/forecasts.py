@@ -1,7 +1,7 @@
 """Issue forecasts: many watches' models as one, from the newest window, with bounds and each series' version."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,10 @@ class Fitted:
         order = np.argsort(self.model.fingerprints, kind="stable")
         rows = order[np.searchsorted(self.model.fingerprints, fingerprints, sorter=order)]
         return Fitted(self.model.take(fingerprints), **{name: array[rows] for name, array in self.measured.items()})
+
+    def widened(self, factors: FloatArray) -> "Fitted":
+        """The same with the distances to all bounds multiplied [n, horizon_steps, 2]."""
+        return replace(self, offsets=self.offsets * factors)
 
     def put(self, other: "Fitted") -> "Fitted":
         """This with the other's series added or replaced; fingerprints ascend."""

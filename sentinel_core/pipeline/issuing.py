@@ -15,6 +15,7 @@ from sentinel_core.errors import ModelError, SentinelError, StoreError, explain
 from sentinel_core.forecasts import Fitted, Forecast
 from sentinel_core.models import catalogue
 from sentinel_core.models.adapter import FiveMethodBatchModel
+from sentinel_core.pipeline.adapting import Widths
 from sentinel_core.pipeline.context import Context
 from sentinel_core.pipeline.reports import ForecastReport
 from sentinel_core.pipeline.serving import load_serving, load_version
@@ -97,7 +98,9 @@ def _issue_live(context: Context, slugs: Sequence[str] | None) -> ForecastReport
         if not own and state.forecast_origin is not None and origin - state.forecast_origin > watch.step_seconds:
             missed.append((watch, state.forecast_origin + watch.step_seconds, origin - watch.step_seconds))
     for (_, step, origin), jobs in sorted(due.items(), key=lambda item: item[0]):
-        blocks = _forecast(context, step, origin, jobs, report)
+        rounds = (states[job.watch.slug].verified_until for job in jobs)
+        widths = Widths.read(context.store, step, [one for one in rounds if one is not None])
+        blocks = _forecast(context, step, origin, jobs, widths, report)
         if not blocks:
             continue
         unlearnt = dict.fromkeys((block.watch_id for block in blocks), 0)
@@ -141,7 +144,9 @@ class _Block:
     forecast: Forecast
 
 
-def _forecast(context: Context, step: int, origin: int, jobs: Sequence[_Job], report: "_Tally") -> list[_Block]:
+def _forecast(
+    context: Context, step: int, origin: int, jobs: Sequence[_Job], widths: Widths, report: "_Tally"
+) -> list[_Block]:
     """Forecast many watches from one origin: those of one model, grid and what is ignored run as one."""
     learnt: dict[str, list[tuple[_Job, Fitted]]] = {}
     blocks: list[_Block] = []
@@ -169,7 +174,7 @@ def _forecast(context: Context, step: int, origin: int, jobs: Sequence[_Job], re
             blocks.append(_Block(job.watch_id, fresh, forecast))
     for members in learnt.values():
         try:
-            blocks += _forecast_together(context, step, origin, members, report)
+            blocks += _forecast_together(context, step, origin, members, widths, report)
         except Exception as failure:  # a person's model may raise anything, and must not take other watches with it
             errors = failure.errors if isinstance(failure, ModelError) else {}
             for member in members:
@@ -181,7 +186,7 @@ def _forecast(context: Context, step: int, origin: int, jobs: Sequence[_Job], re
                     blocks.append(_last_values(context, origin, job, part.model.fingerprints))
                     continue
                 try:
-                    blocks += _forecast_together(context, step, origin, [member], report)
+                    blocks += _forecast_together(context, step, origin, [member], widths, report)
                 except Exception as error:
                     report.failures[job.watch.slug] = explain(error)
                     blocks.append(_last_values(context, origin, job, part.model.fingerprints))
@@ -196,9 +201,12 @@ def _last_values(context: Context, origin: int, job: _Job, fingerprints: IntArra
 
 
 def _forecast_together(
-    context: Context, step: int, origin: int, members: Sequence[tuple[_Job, Fitted]], report: "_Tally"
+    context: Context, step: int, origin: int, members: Sequence[tuple[_Job, Fitted]], widths: Widths, report: "_Tally"
 ) -> list[_Block]:
-    fitted = forecasts.concat([part for _, part in members])
+    owner = np.repeat(
+        np.array([job.watch_id for job, _ in members], np.int32), [len(part.versions) for _, part in members]
+    )
+    fitted = widths.widened(forecasts.concat([part for _, part in members]), owner)
     rows = fitted.model.fingerprints
     distinct = unique(rows)
     watch = members[0][0].watch

@@ -5,7 +5,7 @@ every tick asks for all forecasts of one target time.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,21 @@ def verified_since(
         return store.segments.query(some, sql, {"fresh": fresh}) if some else fresh
 
     return store.segments.live("verified", str(step_seconds), after, until, read)
+
+
+def read_widths(store: Store, step_seconds: int, ends: Collection[int]) -> Columns:
+    """Return what rounds that ended at some times have left of the widths of bounds, the newest last."""
+    columns = ("watch", "fp", "ts", "lead", "version", "lower", "upper")
+    wanted = sorted(set(ends))
+
+    def read(some: list[Segment]) -> Columns:
+        return store.segments.read(some, columns, f"ts in ({', '.join(map(str, wanted))})")
+
+    if not wanted:
+        return store.segments.read([], columns)
+    rows = store.segments.live("verified", str(step_seconds), wanted[0], wanted[-1], read)
+    order = np.argsort(rows["ts"], kind="stable")
+    return {name: column[order] for name, column in rows.items()}
 
 
 def read_forecasts(

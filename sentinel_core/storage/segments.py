@@ -64,6 +64,9 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
         "error": np.float64,  # sum of |actual - forecast|
         "bias": np.float64,  # sum of actual - forecast
         "naive": np.float64,  # sum of |actual - seasonal naive|
+        "version": np.int32,  # that served the series at the end of the round
+        "lower": np.float64,  # logarithm of what the distance to its bounds is multiplied by from then on
+        "upper": np.float64,
     },
     "events": {
         "model": np.int32,
