@@ -89,8 +89,9 @@ class Calendar:
         """Days to add to ascending times [T] so that each day of the week is like its others: holidays are Sundays."""
         days = np.zeros(len(times), np.int64)
         if self.holidays is not None and len(times):
-            first, last = (datetime.fromtimestamp(int(time), UTC).year for time in (times[0], times[-1]))
-            for year in range(first - 1, last + 2):  # a year begins on another day elsewhere
+            reach = times[0] - DAY_SECONDS, times[-1] + DAY_SECONDS  # a year begins on another day elsewhere
+            first, last = (datetime.fromtimestamp(int(time), UTC).year for time in reach)
+            for year in range(first, last + 1):
                 for start, end, later in calendars.holidays(self.holidays, self.timezone, year):
                     days[slice(*np.searchsorted(times, [start, end + 1]))] = later
         return days
