@@ -55,7 +55,8 @@ class Fitted:
 
     def widened(self, factors: FloatArray) -> "Fitted":
         """The same with the distances to all bounds multiplied [n, horizon_steps, 2]."""
-        return replace(self, offsets=self.offsets * factors)
+        inner = self.inner * factors[:, : self.inner.shape[1]]
+        return replace(self, offsets=self.offsets * factors, inner=inner)
 
     def put(self, other: "Fitted") -> "Fitted":
         """This with the other's series added or replaced; fingerprints ascend."""

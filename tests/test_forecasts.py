@@ -53,7 +53,9 @@ def test_inner_bounds_hold_their_own_share_and_lie_within_the_others() -> None:
     for forecast in (forecasts.issue(fitted, past, 20), forecasts.issue_unlearnt(fitted, past, 20, 1)):
         assert (forecast.inner_lower >= forecast.lower).all()
         assert (forecast.inner_upper <= forecast.upper).all()
+    wider = forecasts.issue(fitted.widened(np.full((400, 20, 2), 1.5)), past, 20)
     forecast, actual = forecasts.issue(fitted, past, 20), walks.values[:, 600:]
+    np.testing.assert_allclose(wider.inner_upper - wider.mean, 1.5 * (forecast.inner_upper - forecast.mean))
     inside = (actual >= forecast.inner_lower) & (actual <= forecast.inner_upper)
     assert abs(inside.mean() - 0.8) < 0.04
 
@@ -64,7 +66,7 @@ def test_series_without_an_inner_level_may_be_forecast_beside_others_with_one() 
     one = training.train(build, window.rows([0]), version=1, level=0.95, inner_level=0.8).fitted
     other = trained(window.rows([1]))
     assert other.inner.shape == (1, 0, 2)
-    forecast = forecasts.issue(one.put(other), window, 20)
+    forecast = forecasts.issue(one.put(other).widened(np.full((2, 20, 2), 1.1)), window, 20)
     assert np.isfinite(forecast.inner_lower).all(axis=1).tolist() == [True, False]
     assert np.isnan(forecasts.issue(other, window.rows([1]), 20).inner_upper).all()
 
