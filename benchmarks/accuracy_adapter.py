@@ -4,13 +4,19 @@
 
 lower and upper are `{level in percent: [n, horizon]}`, from residuals of origins held back as training holds them back.
 `end_time` is the unix time one step after the newest column, per series or one for all; 0 is unknown.
+
+    anomaly(values [n, T] with NaN, step_seconds) -> scores [n, T], each from what was known before its sample
+    python -m benchmarks.accuracy_adapter nab DATA RESULTS: of the Numenta Anomaly Benchmark's data folder
 """
 
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import anomalies
 from sentinel_core import forecasts, intervals, training
 from sentinel_core.models import ARIMAModel, ExponentialSmoothingModel, LinearTrendModel, SGDRegressorModel
 from sentinel_core.models.base import BatchModel
@@ -27,6 +33,11 @@ Answer = tuple[FloatArray, Bands, Bands]
 def default(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int], end_time: Any = 0) -> Answer:
     """SeasonalRidgeModel, which learns the phase of hour, day and week by itself: all series can share one clock."""
     return forecast(SeasonalRidgeModel, history, step_seconds, horizon, levels)
+
+
+def anomaly(values: Any, step_seconds: Any, end_time: Any = 0) -> FloatArray:
+    """The default model's anomaly scores [n, T]: above 1 is an alarm; NaN where nothing could be said."""
+    return anomalies.scores(values, step_seconds)
 
 
 def linear_trend(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int], end_time: Any = 0) -> Answer:
@@ -103,3 +114,11 @@ def _held_back(build: Callable[[], BatchModel], window: Window) -> tuple[FloatAr
         return np.empty((len(window.fingerprints), 0, len(leads))), None
     model.fit_window(window.columns(slice(0, int(origins[0]) + 1)))
     return training.residuals(model, window, origins, leads, forecasts.limits(window, ())), None
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["nab", data, results]:
+            print(f"{anomalies.nab(Path(data), Path(results))} files scored into {results}/{anomalies.DETECTOR}")
+        case _:
+            raise SystemExit("usage: python -m benchmarks.accuracy_adapter nab DATA RESULTS")

@@ -48,9 +48,9 @@ def unusual(
     known &= (stored["ts"] >= begin) & (stored["ts"] <= last)
     said[row[known], (stored["ts"][known] - begin) // step] = stored["anomaly"][known]
 
-    error = actuals.at(forecasts["fp"], forecasts["ts"]) - forecasts["mean"]
-    bound = np.where(error < 0, forecasts["lower"], forecasts["upper"])
-    width = np.where(forecasts["version"] == NAIVE, np.nan, np.abs(bound - forecasts["mean"]))
+    actual, mean = actuals.at(forecasts["fp"], forecasts["ts"]), forecasts["mean"]
+    error = np.where(forecasts["version"] == NAIVE, np.nan, actual - mean)
+    width = anomaly.widths(actual, mean, forecasts["lower"], forecasts["upper"])
     edges = np.flatnonzero(np.diff(forecasts["ts"], prepend=first - step, append=last + step))
     for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):  # one time after the other
         now = slice(start, stop)

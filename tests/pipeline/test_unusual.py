@@ -46,9 +46,9 @@ def test_scores_are_those_of_a_loop_over_series_and_times() -> None:
         for k in np.flatnonzero((forecasts["watch"] == watch) & (forecasts["fp"] == fp) & (forecasts["ts"] == ts)):
             if forecasts["version"][k]:
                 error = actual - forecasts["mean"][k]
-                edge = forecasts["upper" if error >= 0 else "lower"][k]
                 errors[0, forecasts["lead"][k] - 1] = error
-                widths[0, forecasts["lead"][k] - 1] = abs(edge - forecasts["mean"][k])
+                about = [forecasts[name][k] for name in ("mean", "lower", "upper")]
+                widths[0, forecasts["lead"][k] - 1] = anomaly.widths(actual, *about)
         steps = range(ts - QUIET[watch] * STEP, ts, STEP)
         earlier = np.array([[said.get((watch, fp, one), np.nan) for one in steps]])
         (score,) = anomaly.scores(errors, widths, earlier)
