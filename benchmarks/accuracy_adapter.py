@@ -98,8 +98,8 @@ def forecast(
         if not levels:
             continue
         errors, leads = judged or _held_back(build, window)
-        for level in levels:
-            offsets = intervals.offsets(errors, level / 100, leads)
+        found_offsets = intervals.of_levels(errors, [level / 100 for level in levels], leads)
+        for level, offsets in zip(levels, found_offsets, strict=True):
             lower[level][rows] = np.clip(mean[rows] + offsets[..., 0], limits[:, 0], limits[:, 1])
             upper[level][rows] = np.clip(mean[rows] + offsets[..., 1], limits[:, 0], limits[:, 1])
     return mean, lower, upper

@@ -6,6 +6,7 @@ series of the watch, each in units of a scale that left it out. The more origins
 where neighbouring origins have the same residuals, as far leads have, many of them count as few.
 """
 
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -35,12 +36,18 @@ def offsets(errors: FloatArray, level: float, measured_leads: IntArray | None = 
 
     A series without a single residual gets 0, as does one whose residuals are all 0.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it is a coverage between 0 and 1, such as 0.95")
+    return of_levels(errors, [level], measured_leads)[0]
+
+
+def of_levels(errors: FloatArray, levels: Sequence[float], measured_leads: IntArray | None = None) -> list[FloatArray]:
+    """The `offsets` of several levels, which cost little more than one's."""
+    for level in levels:
+        if not 0 < level < 1:
+            raise ValueError(f"level is {level}; it is a coverage between 0 and 1, such as 0.95")
     n, origins, leads = errors.shape
     if not (n and origins and leads):
-        return np.zeros((n, leads if measured_leads is None else int(measured_leads[-1]), 2))
-    tails = ((1 - level) / 2, (1 + level) / 2)
+        return [np.zeros((n, leads if measured_leads is None else int(measured_leads[-1]), 2)) for _ in levels]
+    tails = np.array([tail for level in levels for tail in ((1 - level) / 2, (1 + level) / 2)])
     if measured_leads is None:
         scale, counts = _scale(errors)
         at, bands = knots(leads), _bands(leads)
@@ -49,7 +56,7 @@ def offsets(errors: FloatArray, level: float, measured_leads: IntArray | None = 
         scale, counts = _scale(errors, 1.0)
         at, bands = measured_leads, [np.array([k]) for k in range(leads)]
         every = np.arange(1, int(measured_leads[-1]) + 1)
-    units = np.empty((n, len(at), 2))
+    units = np.empty((n, len(at), len(tails)))
     for k, columns in enumerate(bands):
         told = _told(errors[:, :, columns[len(columns) // 2]])
         fleet = _fleet_quantiles(errors[:, :, columns], tails)
@@ -63,7 +70,7 @@ def offsets(errors: FloatArray, level: float, measured_leads: IntArray | None = 
     if measured_leads is not None:
         scale = between_knots(scale[:, :, None], at, every[None])[:, :, 0]
     result: FloatArray = between_knots(units, at, every[None]) * (ALLOWANCE * scale)[:, :, None]
-    return result
+    return [result[:, :, 2 * k : 2 * k + 2] for k in range(len(levels))]
 
 
 def coverage(errors: FloatArray, offsets: FloatArray) -> float:
@@ -118,25 +125,24 @@ def _bands(leads: int) -> list[IntArray]:
     return bands
 
 
-def _own_quantiles(units: FloatArray, counts: FloatArray | IntArray, tails: tuple[float, float]) -> FloatArray:
-    """Quantiles [n, 2] of each series' own units [n, origins, columns], at ranks widened for few origins."""
+def _own_quantiles(units: FloatArray, counts: FloatArray | IntArray, tails: FloatArray) -> FloatArray:
+    """Quantiles [n, tails] of each series' own units [n, origins, columns], at ranks widened for few origins."""
     ordered = np.sort(units.reshape(len(units), -1), axis=1)  # NaN last
     number = np.isfinite(ordered).sum(axis=1)
     widened = (counts + 1) / np.maximum(counts, 1)
-    lower, upper = np.maximum(1 - (1 - tails[0]) * widened, 0.0), np.minimum(tails[1] * widened, 1.0)
-    rows = np.arange(len(units))
-    out = np.zeros((len(units), 2))
-    for side, share in enumerate((lower, upper)):
+    out = np.zeros((len(units), len(tails)))
+    for k, tail in enumerate(tails):
+        share = np.maximum(1 - (1 - tail) * widened, 0.0) if tail < 0.5 else np.minimum(tail * widened, 1.0)
         position = share * np.maximum(number - 1, 0)
-        low = position.astype(np.int64)
-        high = np.minimum(low + 1, np.maximum(number - 1, 0))
-        value = ordered[rows, low] + (position - low) * (ordered[rows, high] - ordered[rows, low])
-        out[:, side] = np.where(number > 0, value, 0.0)
+        low = position.astype(np.int64)[:, None]
+        high = np.minimum(low + 1, np.maximum(number - 1, 0)[:, None])
+        below, above = (np.take_along_axis(ordered, index, axis=1)[:, 0] for index in (low, high))
+        out[:, k] = np.where(number > 0, below + (position - low[:, 0]) * (above - below), 0.0)
     return out
 
 
-def _fleet_quantiles(errors: FloatArray, tails: tuple[float, float]) -> FloatArray:
-    """Quantiles [2] over all series, each residual in units of the mean size of its series' others."""
+def _fleet_quantiles(errors: FloatArray, tails: FloatArray) -> FloatArray:
+    """Quantiles [tails] over all series, each residual in units of the mean size of its series' others."""
     known = np.isfinite(errors)
     size = np.where(known, np.abs(errors), 0.0).sum(axis=2)
     count = known.sum(axis=2)
@@ -150,8 +156,8 @@ def _fleet_quantiles(errors: FloatArray, tails: tuple[float, float]) -> FloatArr
         others, seen = size.sum(axis=1, keepdims=True) - size, count.sum(axis=1, keepdims=True) - count
     usable = known & ((others > 0) & (seen > 0))[:, :, None]
     units = errors[usable] / (others / np.maximum(seen, 1))[:, :, None].repeat(errors.shape[2], axis=2)[usable]
-    normal = _normal_quantile(tails[1], int(count.astype(bool).sum(axis=1).max()))
-    assumed = np.array([-normal, normal])
+    known_origins = int(count.astype(bool).sum(axis=1).max())
+    assumed = np.array([_normal_quantile(tail, known_origins) for tail in tails])
     if not len(units):
         return assumed
     trust = usable.any(axis=2).sum() / (usable.any(axis=2).sum() + FEW_VALUES)

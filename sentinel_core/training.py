@@ -132,10 +132,9 @@ def train(
             )
 
     lead_mae = _positive(every_lead, window)
-    offsets = intervals.offsets(errors, level, measured_leads)
-    inner = np.empty((len(offsets), 0, 2))
-    if inner_level is not None:
-        inner = intervals.offsets(errors, inner_level, measured_leads)
+    levels = [level] if inner_level is None else [level, inner_level]
+    offsets, *narrower = intervals.of_levels(errors, levels, measured_leads)
+    inner = narrower[0] if narrower else np.empty((len(offsets), 0, 2))
     if finetune and champion is not None:  # a little new history does not tell what is usual
         expected = champion.take(window.fingerprints).usual
     else:

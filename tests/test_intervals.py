@@ -101,7 +101,7 @@ def test_quantiles_agree_with_a_loop() -> None:
     rng = np.random.default_rng(6)
     units = rng.normal(size=(5, 30, 4))
     units[rng.random(units.shape) < 0.2] = np.nan
-    found = intervals._own_quantiles(units, np.full(5, 30), (0.1, 0.9))
+    found = intervals._own_quantiles(units, np.full(5, 30), np.array([0.1, 0.9]))
     for row in range(5):
         known = units[row][np.isfinite(units[row])]
         np.testing.assert_allclose(found[row], np.quantile(known, [1 - 0.9 * 31 / 30, 0.9 * 31 / 30]))
@@ -144,3 +144,10 @@ def test_neighbouring_origins_that_say_the_same_count_as_few(keep: float) -> Non
     known, later = errors[:, :100], errors[:, 200:]
     inside = intervals.coverage(later, intervals.offsets(known, 0.8))
     assert 0.76 < inside < 0.93, inside
+
+
+def test_levels_at_once_are_those_of_each() -> None:
+    """Bounds of several levels have what each would have alone."""
+    errors = residuals(heavy, np.random.default_rng(10), np.ones(20), 30)
+    for level, found in zip((0.8, 0.95), intervals.of_levels(errors, [0.8, 0.95]), strict=True):
+        np.testing.assert_allclose(found, intervals.offsets(errors, level))

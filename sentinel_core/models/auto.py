@@ -51,6 +51,12 @@ class AutoModel(FiveMethods):
 
     code_version: ClassVar[int] = sum(candidate.code_version for candidate in CANDIDATES)
 
+    def __init__(
+        self, granularity: str, horizon: str, lookback: str, holidays: str | None = None, timezone: str = "UTC"
+    ) -> None:
+        special = {} if holidays is None else {"holidays": holidays, "timezone": timezone}
+        super().__init__(granularity, horizon, lookback, **special)
+
     @property
     def context_steps(self) -> int:
         """What the chosen candidates want to see; before there is a choice, what any does."""
@@ -137,7 +143,8 @@ class AutoModel(FiveMethods):
         )
 
     def _build(self, candidate: type[BatchModel]) -> BatchModel:
-        return candidate(self.granularity, self.horizon, self.lookback)
+        params = self.model_params if candidate is SeasonalRidgeModel else {}  # no other knows holidays
+        return candidate(self.granularity, self.horizon, self.lookback, **params)
 
     def _members(self) -> Iterator[tuple[IntArray, BatchModel]]:
         """Each chosen candidate with its rows."""

@@ -212,9 +212,16 @@ class SeasonalRidgeModel(FiveMethods):
                 equations, unit, main, _ = learn(older_rows, main, unit, lead, prior)
                 candidates = [main, *candidates_of(equations, unit, lead, prior, PULLS[1:])]
                 compared = learnt.part(slice(newer, count))
-                p["errors"][:, k], p["judged"][:, k] = compared.errors([*candidates, *fixed], unit)
-                if found is not None:
-                    held_back = self._judge(compared, [*candidates, *fixed], unit)
+                half = (count - newer) // 2
+                halves = compared.part(slice(0, half)), compared.part(slice(half, None))
+                judged = [part.errors([*candidates, *fixed], unit) for part in halves]
+                p["judged"][:, k] = judged[0][1] + judged[1][1]
+                total = judged[0][0] * judged[0][1][:, None] + judged[1][0] * judged[1][1][:, None]
+                p["errors"][:, k] = total / np.maximum(p["judged"][:, k, None], 1)
+                if found is not None:  # averaged by their errors on the other half of the rows
+                    averages = [_averaged(*each, [*candidates, *fixed]) for each in judged[::-1]]
+                    signed = [part.signed(each) for part, each in zip(halves, averages, strict=True)]
+                    held_back = np.concatenate(signed, axis=1)
             _, unit, main, weights = learn(learnt, main, unit, lead, prior)
             equations = learnt.equations(weights)
             p["equations"][:, k], p["unit"][:, k] = equations, unit[:, 0]
@@ -318,16 +325,6 @@ class SeasonalRidgeModel(FiveMethods):
         lowest = p["low"] * p["scale"] + p["centre"]
         positive = lowest >= -1e-9 * p["scale"]
         return np.where(positive[:, None, None], np.maximum(values, 0.0), values)
-
-    def _judge(self, compared: Rows, candidates: list[Float32Array], unit: Float32Array) -> Float32Array:
-        """Residuals [n, R] of candidates averaged by their errors on the other half of the rows."""
-        half = compared.y.shape[1] // 2
-        halves = compared.part(slice(0, half)), compared.part(slice(half, None))
-        found = []
-        for mine, other in (halves, halves[::-1]):
-            errors, judged = other.errors(candidates, unit)
-            found.append(mine.signed(_averaged(errors, judged, candidates)))
-        return np.concatenate(found, axis=1)
 
     def _blend(self, p: rows.Parameters, k: int, candidates: list[Float32Array]) -> Float32Array:
         return _averaged(p["errors"][:, k], p["judged"][:, k], candidates)

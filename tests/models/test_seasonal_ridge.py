@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pytest
 
+from sentinel_core.models import AutoModel
 from sentinel_core.models import seasonal_ridge_equations as equations
 from sentinel_core.models import seasonal_ridge_features as seen
 from sentinel_core.models.seasonal_ridge import SeasonalRidgeModel
@@ -294,18 +295,21 @@ def working_week(end: datetime, days: int, seed: int = 3) -> Window:
     return Window(np.arange(20), times, wave + rng.normal(0, 0.3, (20, len(times))), 3600)
 
 
-def error_of_day(end: datetime, holidays: str | None) -> float:
+def error_of_day(
+    end: datetime, holidays: str | None, build: type[SeasonalRidgeModel | AutoModel] = SeasonalRidgeModel
+) -> float:
     """MAE of the day that begins at `end`, forecast when it does, with eight weeks of history."""
     window = working_week(end + timedelta(days=1), 57)
-    model = SeasonalRidgeModel("1h", "1d", "6h", holidays=holidays)
+    model = build("1h", "1d", "6h", holidays=holidays)
     model.fit_window(window.columns(slice(0, -24)))
     return float(np.abs(model.predict_window(window.columns(slice(0, -24)), 24) - window.values[:, -24:]).mean())
 
 
-def test_a_holiday_is_forecast_as_a_sunday() -> None:
+@pytest.mark.parametrize("build", [SeasonalRidgeModel, AutoModel])
+def test_a_holiday_is_forecast_as_a_sunday(build: type[SeasonalRidgeModel | AutoModel]) -> None:
     """Wednesday 1 May 2024: known as a holiday it is idle; a model that knows no holidays expects work."""
     wednesday = datetime(2024, 5, 1, tzinfo=UTC)
-    assert error_of_day(wednesday, "DE") < 0.2 * error_of_day(wednesday, None)
+    assert error_of_day(wednesday, "DE", build) < 0.2 * error_of_day(wednesday, None)
 
 
 def test_a_holiday_does_not_spoil_the_same_weekday_of_the_next_week() -> None:
