@@ -59,6 +59,16 @@ def test_nothing_to_draw() -> None:
     assert draw([]) is None
 
 
+def test_inner_bounds_are_a_band_on_the_other() -> None:
+    """Both begin at the last actual, under the same line."""
+    mean = np.full(len(AHEAD), 5.0)
+    bounds = mean - 2, mean + 2, mean - 1, mean + 1
+    _, outer, inner = Curve("a", "a", TIMES, np.arange(10.0), AHEAD, mean, *bounds).traces(1)
+    np.testing.assert_array_equal(inner.values, outer.values)
+    assert inner.lower is not None
+    assert inner.lower.tolist() == [9.0] + 5 * [4.0]
+
+
 def test_a_series_without_forecast() -> None:
     """Actuals alone are drawn without a forecast and a band."""
     none, empty = np.empty(0), np.empty(0, np.int64)

@@ -85,14 +85,12 @@ class Curve:
         yield Trace(self.label, self.title, "actual", self.times, self.actual, colour=colour)
         if len(self.ahead):
             known = np.flatnonzero(np.isfinite(self.actual))[-1:]
-            mean, lower, upper = (np.append(self.actual[known], part) for part in (self.mean, self.lower, self.upper))
             ahead = np.append(self.times[known], self.ahead)
+            every = (self.mean, self.lower, self.upper, self.inner_lower, self.inner_upper)
+            mean, lower, upper, low, high = (np.append(self.actual[known], part) for part in every)
             yield Trace(f"{self.label}, forecast", self.title, "forecast", ahead, mean, lower, upper, colour)
             if np.isfinite(self.inner_lower).any():  # darker, as it lies on the other band
-                inner = self.inner_lower, self.inner_upper
-                yield Trace(
-                    f"{self.label}, inner bounds", self.title, "forecast", self.ahead, self.mean, *inner, colour
-                )
+                yield Trace(f"{self.label}, inner bounds", self.title, "forecast", ahead, mean, low, high, colour)
 
 
 @dataclass(frozen=True)
