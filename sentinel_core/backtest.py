@@ -20,6 +20,7 @@ NAIVE = "seasonal naive"
 FOLDS = 4  # trainings, each judged until the next
 ORIGINS = 24  # that each of them forecasts from
 MARGIN = 0.03  # of the error: what is less may turn round next week
+NEARLY_NONE = 0.01  # of the day before's error: what is less is no error, and no reason to take another model
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,9 @@ def mae(judged: Judged) -> FloatArray:
 
 def mase(judged: Judged) -> FloatArray:
     """MAE by that of the seasonal naive at the same times; NaN where that made no error."""
-    naive = _over_origins(np.where(np.isfinite(judged.errors), np.abs(judged.naive), np.nan))
-    return mae(judged) / np.where(naive > 0, naive, np.nan)
+    both = np.isfinite(judged.errors) & np.isfinite(judged.naive)
+    own, naive = (_over_origins(np.where(both, np.abs(one), np.nan)) for one in (judged.errors, judged.naive))
+    return own / np.where(naive > 0, naive, np.nan)
 
 
 def bias(judged: Judged) -> FloatArray:
@@ -182,10 +184,13 @@ def standing(
 def advise(standings: Sequence[Standing], own: str, *, params: bool = False) -> Advice:
     """Recommend a model of those that stood; another one than `own` only where it is better, and not by one fold.
 
+    One that failed somewhere is not recommended, however well it did elsewhere.
+
     params: the watch has model_params, which another model would not understand
     """
     by_name = {one.model: one for one in standings}
     able = [one for one in standings if one.model != NAIVE and np.isfinite(one.overall)]
+    able = [one for one in able if one.problem is None or one.model == own]
     if not able:
         return Advice("Nothing can be said: no forecast could be compared with repeating the day before.")
     best, now = min(able, key=lambda one: one.overall), by_name[own]
@@ -198,7 +203,10 @@ def advise(standings: Sequence[Standing], own: str, *, params: bool = False) -> 
             best.model,
         )
     won = sum(one < other for one, other in zip(best.by_fold, now.by_fold, strict=True))
-    gain, often = 1 - best.overall / now.overall, f"better in {won} of {len(now.by_fold)} trainings"
+    gain, often = (
+        (now.overall - best.overall) / max(now.overall, NEARLY_NONE),
+        f"better in {won} of {len(now.by_fold)} trainings",
+    )
     if best is now:
         return Advice(f"Keep {own}: no other model is better than its MASE of {now.overall:.2f}.{beaten}")
     compared = f"MASE {best.overall:.2f} against {now.overall:.2f}"

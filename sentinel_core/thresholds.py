@@ -8,11 +8,14 @@ is read from how the bounds widen. If each step adds as much that is new as the 
 v[k] and v[k - 1] correlate by sqrt(1 - v[0] / v[k]). Bounds that grow with the square root of the lead are a random
 walk's, bounds that stay as they are those of noise that each step has for itself, and between them lies every AR(1)
 process: for these it is exact. For a wandering level under noise it errs towards "sooner" (simulated: 0.82 where 0.65
-is true at worst, 0.03 more where it is rare). The path is a Markov chain of normal scores; it is drawn, always with the
-same random numbers, and what the leads say by themselves bounds what the draws may say.
+is true at worst, 0.03 more where it is rare).
+
+The path is a Markov chain of normal scores; it is drawn, always with the same random numbers, and what the leads say by
+themselves bounds what the draws may say. A bound that was cut off, as a ratio's is at 1, is no quantile any more: there
+the other side tells how wide it would be.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -69,12 +72,18 @@ class Crossing:
 
 
 def crossings(
-    mean: FloatArray, lower: FloatArray, upper: FloatArray, level: float, thresholds: Mapping[str, float]
+    mean: FloatArray,
+    lower: FloatArray,
+    upper: FloatArray,
+    level: float,
+    thresholds: Mapping[str, float],
+    bounds: Sequence[float] = (),
 ) -> tuple[Crossing, ...]:
     """How each threshold, as a watch has them, will be met.
 
     mean, lower, upper: [n, leads], all leads from 1 on
     level:              nominal coverage of the bounds
+    bounds:             where a watch's forecasts are cut off; without them at most at 0, from below
 
     >>> flat = np.full((1, 3), 10.0)
     >>> [found] = crossings(flat + [0, 2, 4], flat + [-1, 1, 3], flat + [1, 3, 5], 0.95, {"above": 12.5})
@@ -82,12 +91,17 @@ def crossings(
     ([1.0], [3])
     """
     found = []
+    lowest, highest = bounds or (0.0, np.inf)
     for side, value in sorted(thresholds.items()):
         with np.errstate(all="ignore"):
+            if lowest < value < highest:  # what is cut off has still got across
+                low, high = _whole(mean, lower, upper, lowest, highest)
+            else:  # nothing gets there
+                low, high = lower, upper
             if side == "above":
-                limits, kept = _limits(mean, lower, upper, level, value)
+                limits, kept = _limits(mean, low, high, level, value)
             else:  # the mirror image
-                limits, kept = _limits(-mean, -upper, -lower, level, -value)
+                limits, kept = _limits(-mean, -high, -low, level, -value)
         known = np.isfinite([mean, lower, upper, limits]).all(axis=(0, 2))
         probability, leads = np.full(len(mean), np.nan), np.zeros(len(mean), np.int64)
         by_lead = _crossed_by(limits[known], kept[known])
@@ -96,6 +110,15 @@ def crossings(
             leads[known] = np.where(by_lead[:, -1] >= EVEN, np.argmax(by_lead >= EVEN, axis=1) + 1, 0)
         found.append(Crossing(Threshold(side, float(value)), probability, leads))
     return tuple(found)
+
+
+def _whole(
+    mean: FloatArray, lower: FloatArray, upper: FloatArray, lowest: float, highest: float
+) -> tuple[FloatArray, FloatArray]:
+    """The bounds as they would be without cutting off: on that side at least as far away as on the other."""
+    low = np.where(lower == lowest, np.minimum(lower, mean - (upper - mean)), lower)
+    high = np.where(upper == highest, np.maximum(upper, mean + (mean - lower)), upper)
+    return low, high
 
 
 def _limits(

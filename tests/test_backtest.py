@@ -75,6 +75,7 @@ def judged(seed: int = 0, n: int = 4, origins: int = 9) -> Judged:
     errors = np.where(rng.random(shape) < 0.2, np.nan, rng.normal(0.2, 1, shape))
     naive = rng.normal(0, 2, shape)
     naive[-1] = 0
+    naive[0, 0] = np.nan  # its day before is not known
     return Judged(errors, np.where(np.isfinite(errors), (np.abs(errors) < 1).astype(float), np.nan), naive)
 
 
@@ -90,8 +91,9 @@ def slowly(name: str, errors: FloatArray, inside: FloatArray, naive: FloatArray)
         return sum(-errors[k] for k in known) / len(known)
     if name == "coverage":
         return sum(inside[k] for k in known) / len(known)
-    usual = sum(abs(naive[k]) for k in known) / len(known)
-    return mae / usual if usual else math.nan
+    both = [k for k in known if not math.isnan(naive[k])]
+    usual = sum(abs(naive[k]) for k in both)
+    return sum(abs(errors[k]) for k in both) / usual if usual else math.nan
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -173,6 +175,21 @@ def stood(model: str, overall: float, *by_fold: float, problem: str | None = Non
             [stood("B", 0.5)],
             stood("A", math.nan, problem="it hung"),
             Advice("A could not be judged (it hung); B does best: MASE 0.50. Write it.", "B"),
+        ),
+        (  # a metric that hardly ever moves: whoever repeats it makes no error
+            [stood("B", 0.0)],
+            stood("A", 0.0),
+            Advice("Keep A: B is hardly better (MASE 0.00 against 0.00, better in 0 of 4 trainings)."),
+        ),
+        (
+            [stood("B", 0.0)],
+            stood("A", 1e-9),
+            Advice("Keep A: B is hardly better (MASE 0.00 against 0.00, better in 4 of 4 trainings)."),
+        ),
+        (
+            [stood("B", 0.5, problem="3 series: it hung")],
+            stood("A", 0.8),
+            Advice("Keep A: no other model is better than its MASE of 0.80."),
         ),
     ],
 )

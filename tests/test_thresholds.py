@@ -120,6 +120,22 @@ def test_a_forecast_outside_of_its_own_bounds_is_drawn_in() -> None:
     assert found.probability[0] > 0.97
 
 
+@pytest.mark.parametrize(
+    ("side", "value", "bounds"), [("below", 0.1, ()), ("below", 0.1, (0.0, 9.0)), ("above", 8.9, (0.0, 9.0))]
+)
+def test_bounds_that_are_cut_off_hide_no_crossing(side: str, value: float, bounds: tuple[float, ...]) -> None:
+    """A queue that is often empty, a disk that may be full: beyond the limit the other side tells how wide it is."""
+    normal = NormalDist(0.5, 2.0)
+    lower, mean, upper = np.array([[[max(0.0, normal.inv_cdf(0.025))]], [[0.5]], [[normal.inv_cdf(0.975)]]])
+    if side == "above":
+        mean, lower, upper = 9 - mean, 9 - upper, 9 - lower
+    [found] = crossings(mean, lower, upper, 0.95, {side: value}, bounds)
+    assert found.probability[0] == pytest.approx(normal.cdf(0.1), abs=0.01)
+    edge = dict(zip(("below", "above"), bounds or (0.0, 9.0), strict=True))[side]
+    [never] = crossings(mean, lower, upper, 0.95, {side: edge}, bounds)
+    assert never.probability[0] < 0.03
+
+
 @pytest.mark.parametrize("gap", ["mean", "lower", "upper"])
 def test_a_forecast_with_a_gap_says_nothing(gap: str) -> None:
     """A lead that is not known might be the one across; other series are as sure as ever."""

@@ -355,7 +355,7 @@ def _blocks(watch: WatchConfig, origin: int, rows: Mapping[str, NDArray[Any]], k
         cut = {key: matrix[chosen] for key, matrix in matrices.items()}
         head = (watch.slug, name, watch.horizon, watch.step_seconds, origin)
         outer = cut["mean"], cut["lower"], cut["upper"]
-        met = crossings(*outer, level=watch.level, thresholds=watch.thresholds) if whole else ()
+        met = crossings(*outer, watch.level, watch.thresholds, watch.bounds) if whole else ()
         unscored = np.full(len(mine), np.nan)
         blocks.append(Forecasts(*head, members, mine, leads, versions[chosen], **cut, anomaly=unscored, crossings=met))
     return tuple(blocks)

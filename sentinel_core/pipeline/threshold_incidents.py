@@ -72,8 +72,8 @@ def _outlook(expected: Sequence[Expected]) -> _Outlook:
     watch = expected[0].watch
     fingerprints, thresholds, probability, seconds = [], [], [], []
     for one in expected:
-        found = one.forecast
-        for crossing in crossings(found.mean, found.lower, found.upper, watch.level, watch.thresholds):
+        outer = one.forecast.mean, one.forecast.lower, one.forecast.upper
+        for crossing in crossings(*outer, watch.level, watch.thresholds, watch.bounds):
             fingerprints.append(one.fingerprints)
             thresholds += [crossing.threshold] * len(one.fingerprints)
             probability.append(crossing.probability)

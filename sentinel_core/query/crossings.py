@@ -137,7 +137,7 @@ class CrossingSource(SampledSource):
         for part in _parts(asked):
             budget.check()
             mean, lower, upper = (matrix.reshape(-1, matrix.shape[2]) for matrix in self._forecasts(part))
-            parts.append(crossings(mean, lower, upper, asked.config.level, asked.thresholds))
+            parts.append(crossings(mean, lower, upper, asked.config.level, asked.thresholds, asked.config.bounds))
         for found in zip(*parts, strict=True):  # of one threshold in every part
             likely = np.concatenate([one.probability.reshape(n, -1) for one in found], axis=1)
             soon = np.concatenate([one.seconds(step).reshape(n, -1) for one in found], axis=1)
