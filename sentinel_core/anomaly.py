@@ -66,4 +66,5 @@ def _distances(errors: FloatArray, widths: FloatArray) -> FloatArray:
     weights = known / np.arange(1, errors.shape[1] + 1)
     total = weights.sum(axis=1)
     agreed = np.where(known, weights / (distance + SOFT), 0.0).sum(axis=1)
-    return np.where(total > 0, total / np.where(total > 0, agreed, 1.0) - SOFT, np.nan)
+    mean = np.maximum(total / np.where(total > 0, agreed, 1.0) - SOFT, 0.0)
+    return np.where(total > 0, mean, np.nan)
