@@ -15,6 +15,7 @@ from sentinel_core.models.rows import between_knots, knots
 from sentinel_core.windows import FloatArray, IntArray
 
 FEW_ORIGINS = 60  # so many own origins that say something new count as much as the whole fleet's
+FEW_FOR_PROFILE = 4.0  # so many own origins count as much as the fleet's for how the scale rises with the lead
 FEW_VALUES = 24  # of the whole fleet count as much as the normal distribution
 LEAD_BAND = 1.5  # neighbouring leads up to this factor away speak for a lead
 BAND_LEADS = 8  # of which at most so many are looked at
@@ -56,6 +57,7 @@ def of_levels(errors: FloatArray, levels: Sequence[float], measured_leads: IntAr
         scale, counts = _scale(errors, 1.0)
         at, bands = measured_leads, [np.array([k]) for k in range(leads)]
         every = np.arange(1, int(measured_leads[-1]) + 1)
+    scale = _like_the_fleet(scale, counts)
     units = np.empty((n, len(at), len(tails)))
     for k, columns in enumerate(bands):
         told = _told(errors[:, :, columns[len(columns) // 2]])
@@ -97,6 +99,18 @@ def _scale(errors: FloatArray, band: float = LEAD_BAND) -> tuple[FloatArray, Int
     falling = np.minimum.accumulate(np.where(seen > 0, mean, np.inf)[:, ::-1], axis=1)[:, ::-1]
     falling = np.where(np.isfinite(falling), falling, rising)
     return (rising + falling) / 2, count.max(axis=1)
+
+
+def _like_the_fleet(scale: FloatArray, counts: IntArray) -> FloatArray:
+    """Scales [n, leads] that rise with the lead as the fleet's do where a series' own origins [n] are few."""
+    size = scale.mean(axis=1, keepdims=True)
+    usable = size[:, 0] > 0
+    if not usable.any():
+        return scale
+    profile = (scale[usable] / size[usable]).mean(axis=0)
+    trust = (counts / (counts + FEW_FOR_PROFILE))[:, None]
+    blended: FloatArray = trust * scale + (1 - trust) * size * profile
+    return blended
 
 
 def _told(errors: FloatArray) -> float:
@@ -167,7 +181,10 @@ def _fleet_quantiles(errors: FloatArray, tails: FloatArray) -> FloatArray:
 
 
 def _normal_quantile(tail: float, origins: int) -> float:
-    """Of a normal residual, in mean absolute residuals of so few origins: Student's t, by its expansion."""
-    z, degrees = NormalDist().inv_cdf(tail), max(origins - 1, 2)
+    """Of a normal residual, in mean absolute residuals of so few origins: Student's t, by its expansion.
+
+    As many degrees of freedom as origins: the neighbouring leads and the fleet's profile know more than the mean takes.
+    """
+    z, degrees = NormalDist().inv_cdf(tail), max(origins, 2)
     t: float = z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
     return MEAN_ABSOLUTE_TO_SD * t

@@ -151,3 +151,13 @@ def test_levels_at_once_are_those_of_each() -> None:
     errors = residuals(heavy, np.random.default_rng(10), np.ones(20), 30)
     for level, found in zip((0.8, 0.95), intervals.of_levels(errors, [0.8, 0.95]), strict=True):
         np.testing.assert_allclose(found, intervals.offsets(errors, level))
+
+
+def test_a_single_origin_borrows_how_the_scale_rises() -> None:
+    """The shortest histories have one residual a lead: the first lead of each is judged by the others of its series."""
+    rng = np.random.default_rng(11)
+    scale = np.exp(2 * rng.normal(size=200))
+    offsets = intervals.offsets(residuals(normal, rng, scale, 1), 0.95)
+    fresh = residuals(normal, rng, scale, 200)
+    first = intervals.coverage(fresh[:, :, :1], offsets[:, :1])
+    assert 0.92 < first < 0.98, first

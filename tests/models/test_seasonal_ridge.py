@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, timedelta
 import numpy as np
 import pytest
 
+from sentinel_core import intervals
 from sentinel_core.models import AutoModel
 from sentinel_core.models import seasonal_ridge_equations as equations
 from sentinel_core.models import seasonal_ridge_features as seen
@@ -341,3 +342,38 @@ def test_yesterdays_outage_is_not_todays_forecast_where_it_is_ignored() -> None:
         error[name] = np.abs(forecast - values[:, now + 12 : now + 60]).mean()
     assert error["ignored"] < 1.05 * error["clean"]
     assert error["hurt"] > 1.5 * error["ignored"]
+
+
+@pytest.mark.parametrize("series", [60, 10])
+def test_bounds_hold_at_every_lead_for_a_fleet_and_for_a_few(series: int) -> None:
+    """What comes later is within 80 and 95 % bounds about as often as they say, up to a day ahead, however few series.
+
+    A daily pattern, a level that wanders, and noise; seeds from 16 on.
+    """
+    inside = []
+    for seed in range(16, 16 + 60 // series):
+        window = window_of(noisy(series, DAY * 9, seed=seed))
+        past = window.columns(slice(0, DAY * 7))
+        model = model_of(DAY)
+        judged = model.fit_and_judge(past)
+        assert judged is not None
+        origins = np.arange(DAY * 7 - 1, DAY * 8 - 1, 29)
+        leads = np.array([1, 12, 144, DAY])
+        later = window.values[:, origins[:, None] + leads] - model.forecast_from(window, origins, leads)
+        found = intervals.of_levels(judged[0], [0.8, 0.95], judged[1])
+        at_leads = [each[:, None, leads - 1] for each in found]
+        inside.append([((later >= at[..., 0]) & (later <= at[..., 1])).mean(axis=(0, 1)) for at in at_leads])
+    found_coverage = np.mean(inside, axis=0)
+    allowed = [[0.04, 0.04, 0.07, 0.07], [0.02, 0.02, 0.035, 0.035]]  # far ahead, a series is one sample
+    assert (np.abs(found_coverage - [[0.8], [0.95]]) < allowed).all(), found_coverage
+
+
+def test_residuals_know_the_whole_history() -> None:
+    """A calibration sees rows of the first days too, as large as those of the newest rows, which were not learnt."""
+    window = window_of(noisy(20, DAY * 14, seed=17))
+    judged = model_of(12).fit_and_judge(window)
+    assert judged is not None
+    size = np.abs(judged[0])
+    assert size.shape[1] > 600
+    ratio = np.nanmean(size[:, :400], axis=(0, 1)) / np.nanmean(size[:, -150:], axis=(0, 1))
+    assert (np.abs(np.log(ratio)) < 0.1).all(), ratio
