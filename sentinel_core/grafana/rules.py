@@ -70,10 +70,10 @@ FORECASTS = [
             ),
             alert(
                 "ForecastAnomaly",
-                # 1 is crossed every few hours by a series that is well; on real ones 5 once in a day to a fortnight
-                'max_over_time({__name__=~".+_sentinel_anomaly_score"}[10m]) > 5',
+                # real series are above 1 up to twice a day, above 2 once in two days or much less
+                'max_over_time({__name__=~".+_sentinel_anomaly_score"}[10m]) > 2',
                 "A series is far from what was forecast of it",
-                'Of {{ $labels }}: {{ $value | printf "%.1f" }} times as far off as its bounds. '
+                'Its anomaly score is {{ $value | printf "%.1f" }}; 1 would be the least alarm. '
                 "What lasts is no new alert for as long as the anomaly_quiet of its watch.",
                 severity="warning",
             ),
