@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks import anomalies
+from benchmarks import anomalies, forecast_drift
 from sentinel_core import forecasts, intervals, training
 from sentinel_core.models import ARIMAModel, ExponentialSmoothingModel, LinearTrendModel, SGDRegressorModel
 from sentinel_core.models.base import BatchModel
@@ -38,6 +39,14 @@ def default(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int]
 def anomaly(values: Any, step_seconds: Any, end_time: Any = 0) -> FloatArray:
     """The default model's anomaly scores [n, T]: above 1 is an alarm; NaN where nothing could be said."""
     return anomalies.scores(values, step_seconds)
+
+
+def drift_actions(values: Any, step_seconds: Any) -> NDArray[np.int8]:
+    """What drift_unit = "auto" would have done at each step [n, T], knowing none of the later: 1 finetune, 2 retrain.
+
+    Each series is forecast twelve steps ahead, from its third day on; what is trained by the clock is not told.
+    """
+    return forecast_drift.drift_actions(np.asarray(values, np.float64), max(1, round(float(step_seconds))))
 
 
 def linear_trend(history: Any, step_seconds: Any, horizon: int, levels: Sequence[int], end_time: Any = 0) -> Answer:

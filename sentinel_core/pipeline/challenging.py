@@ -40,7 +40,7 @@ def challengers(context: Context, step: int, served: Served, scores: Scores) -> 
         near = windows_store.read_window(context.store, step, distinct, first - horizon * step, last)
         now, leads = some.values(near, served), knots(horizon)
         off = np.abs(now[:, None] - np.stack([some.before(lead * step).values(near, served) for lead in leads], axis=1))
-        found["naive"][rows] = _over_leads(off, leads)
+        found["naive"][rows] = mean_over_leads(off, leads)
         if DAY_SECONDS % step == 0:
             back = cycle_steps(step, horizon) * step
             far = windows_store.read_window(context.store, step, distinct, first - back, last - back)
@@ -66,7 +66,7 @@ class _Keys:
         return np.where(served.counted({"watch": self.watch, "ts": self.timestamp}), values, np.nan)
 
 
-def _over_leads(errors: FloatArray, leads: IntArray) -> FloatArray:
+def mean_over_leads(errors: FloatArray, leads: IntArray) -> FloatArray:
     """Mean over every lead of errors at some [rows, leads]; of those known."""
     every = np.arange(1, int(leads[-1]) + 1)
     share = np.array([np.interp(every, leads, unit).mean() for unit in np.eye(len(leads))])
