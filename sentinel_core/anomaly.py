@@ -3,10 +3,10 @@
 A value has been forecast at several leads. Each forecast says how far off it is in units of the distance to the bound
 on that side, which makes metrics comparable. These are averaged by their harmonic mean, with leads alike per octave:
 only what all of them did not expect is unusual, one that is far out adds little. An average over the newest steps
-follows: a single value is an alarm when it is three times as far out as the bounds, what lasts when it is just outside.
+follows: a single value is an alarm when it is four times as far out as the bounds, what lasts when it is just outside.
 
-After an alarm there is quiet. While it lasts, a score is a share of what would be an alarm of its own: twice the worst
-one so far. Without it one disturbance is counted many times.
+After an alarm there is quiet. While it lasts, a score is a share of what would be an alarm of its own: three
+times the worst one so far. Without it one disturbance is counted many times.
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ from sentinel_core.models.rows import newest_values
 from sentinel_core.windows import FloatArray
 
 ALARM = 1.0  # a score above it is an alarm
-WORSE = 2.0  # times the worst alarm of the quiet is an alarm of its own
-NEW = 0.28  # share of the newest value in the average over steps: half of it is from the newest two
+WORSE = 3.0  # times the worst alarm of the quiet is an alarm of its own
+NEW = 0.25  # share of the newest value in the average over steps: half of it is from the newest two or three
 MOST = 100.0  # times as far out as the bounds: a series that never moved has none
 SOFT = 0.1  # added to each distance: a lead that is right by chance does not rule the others out
 
@@ -33,7 +33,7 @@ def scores(errors: FloatArray, widths: FloatArray, earlier: FloatArray) -> Float
     >>> for error in [20.0, 20.0, 20.0, 20.0]:
     ...     said = np.append(said[:, 1:], scores(np.full((1, 2), error), bounds, said)[:, None], axis=1)
     >>> said.round(2).tolist()
-    [[0.0, 0.0, 0.56, 0.96, 1.25, 0.58]]
+    [[0.0, 0.0, 0.5, 0.88, 1.16, 0.39]]
     """
     worst = np.fmax.reduce(earlier, axis=1, initial=0.0)
     bar = np.where(worst > ALARM, WORSE * worst, ALARM)

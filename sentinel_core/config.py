@@ -59,7 +59,7 @@ class WatchConfig:
     drift_unit: str = "mae"  # "scaled": multiples of the training MAE; "auto": each series by what is usual for it
     drift_window: int = 60  # scored steps
     drift_cooldown: str = "15m"
-    anomaly_quiet: str = "1h"  # after an alarm, what is not twice as bad scores at most 1
+    anomaly_quiet: str = "1h"  # after an alarm, what is not three times as bad scores at most 1
     kind: str = "auto"  # "gauge", "counter" (forecast as a rate per second), "auto": from metadata
     model_params: Mapping[str, Any] = field(default_factory=dict)
     model_timeout: str = "60s"  # one call of a person's own model
