@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sentinel_core import WatchConfig
+from sentinel_core.emitter.snapshot import SnapshotLoader
 from sentinel_core.storage import forecast_store, watch_store, windows_store
 from tests.moved_world import World
 from tests.prometheus_server import PrometheusServer
@@ -93,6 +94,10 @@ def test_forecasts_are_scored_at_their_own_time(world: World, load: Watch) -> No
     assert ((inner > 0) & (inner <= rows["upper"] - rows["lower"])).all()
     assert np.isfinite(scores["anomaly"]).all()
     assert (scores["anomaly"] < 1).mean() > 0.5
+    scored = zip(scores["fp"], scores["ts"], scores["anomaly"], strict=True)
+    (block,) = SnapshotLoader(engine.store, engine.config).load(world.clock.now).forecasts
+    shown = dict(zip(block.fingerprints, block.anomaly, strict=True))
+    assert shown == {fp: score for fp, ts, score in scored if ts == scores["ts"].max()}
 
 
 def test_drift_leads_to_training_and_back(world: World, load: Watch) -> None:
