@@ -2,9 +2,9 @@
 
 Adaptive conformal inference (Gibbs and Candès, "Adaptive conformal inference under distribution shift", 2021): after
 each round the logarithm of a bound's distance from the forecast moves by a gain times what its misses were too many or
-too few. All series of a watch correct each lead and side together, and each series all of its leads by what it missed
-beyond that, so that few misses tell as much as they can. The gain is that of a Kalman filter, whose noise is that of so
-many independent samples: a small one where there are few.
+too few. All series of a watch correct each lead and side together, far leads at once by what near ones miss, and each
+series corrects all of its leads by what it missed beyond that: so few misses tell as much as they can. The gain is that
+of a Kalman filter, whose noise is that of so many independent samples: a small one where there are few.
 """
 
 from statistics import NormalDist
@@ -52,20 +52,27 @@ def adapted(
     )
     # overlapping forecasts err together, and so do series of a watch
     independent = total / leads / np.sqrt(members)[:, None]
-    gain = _gain(noise[first][:, None], independent, share)
+    # what makes near leads miss makes far ones miss too, and shows a day earlier
+    near = _weights(total, leads)
+    common = (near[..., None] * too_many).sum(axis=1, keepdims=True)
+    gain = _gain(noise[first], independent.max(axis=1), share)[:, None]
     # what a correction does is only seen a lead later; a higher gain would swing
-    gain = np.minimum(gain, 0.5 / (1 + leads / bucket_steps))
-    together = (gain[..., None] * too_many)[watch]
+    of_lead = np.minimum(_gain(noise[first][:, None], independent, share), 0.5 / (1 + leads / bucket_steps))
+    together = (gain[..., None] * common + of_lead[..., None] * (too_many - common))[watch]
 
-    weight = (judged > 0) / np.sqrt(leads)
-    weight /= np.maximum(weight.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-    of_own = [_excess(one, judged, tail, scale) for one in missed]
-    beyond = (weight * (np.mean(of_own, axis=0) - too_many[watch].mean(axis=2))).sum(axis=1)
-    steps = judged.max(axis=1)
-    own = _gain(OWN_EXCESS * noise / 2, steps, share) * beyond
+    of_own = np.mean([_excess(one, judged, tail, scale) for one in missed], axis=0)
+    beyond = (_weights(judged, leads) * (of_own - too_many[watch].mean(axis=2))).sum(axis=1)
+    own = _gain(OWN_EXCESS * noise / 2, judged.max(axis=1), share) * beyond
     moved = np.clip(together + own[:, None, None], -MOST_AT_ONCE, MOST_AT_ONCE)
     followed: FloatArray = np.clip(widths + moved, np.log(LEAST), np.log(MOST))
     return followed
+
+
+def _weights(judged: FloatArray, leads: IntArray) -> FloatArray:
+    """How much each lead tells of what all have in common [., leads]: far ones less, and later."""
+    weight = (judged > 0) / np.sqrt(leads)
+    found: FloatArray = weight / np.maximum(weight.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+    return found
 
 
 def _slope(tail: FloatArray) -> FloatArray:

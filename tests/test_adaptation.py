@@ -39,10 +39,10 @@ def live(noise: np.ndarray, level: float, *, follow: bool = True) -> tuple[np.nd
 @pytest.mark.parametrize("level", [0.8, 0.95])
 @pytest.mark.parametrize("n", [1, 10])
 def test_nothing_is_lost_while_nothing_happens(level: float, n: int) -> None:
-    """Over a month the coverage is the level at every lead, and the bounds are as wide as the right ones."""
+    """Over a month the coverage is the level at every lead, and the bounds are nearly as wide as the right ones."""
     coverage, width = live(np.ones((n, HOUR * 24 * 30)), level)
     np.testing.assert_allclose(coverage[24:].mean(axis=(0, 1)), level, atol=0.005)
-    assert width.mean() == pytest.approx(1, abs=0.03)
+    assert width.mean() == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize("n", [1, 10])
@@ -64,6 +64,17 @@ def test_each_series_has_its_own_width() -> None:
     left, followed = (live(noise, 0.95, follow=follow)[0][24:].mean(axis=(0, 2)) for follow in (False, True))
     assert np.abs(left - 0.95).max() > 0.1
     assert np.abs(followed - 0.95).max() < 0.025
+
+
+def test_far_leads_follow_near_ones() -> None:
+    """What makes near leads miss widens a lead of a day at once, long before its own misses show."""
+    counts = np.zeros((3, 10, 2))
+    counts[:, :, 0] = [[12], [2], [2]]
+    near, far = adapted(
+        np.zeros((10, 2, 2)), counts, np.full(10, 0.95), np.zeros(10, np.int64), np.array([1, 288]), 12, 1
+    )[0]
+    assert (near > 0.1).all()
+    np.testing.assert_allclose(far, near, rtol=0.05)
 
 
 def test_sides_are_their_own() -> None:
