@@ -126,6 +126,7 @@ class FakeEngine:
             span_start=1_700_000_000,
             span_end=1_700_003_600,
             sha256="ab" * 32,
+            models={"ARIMAModel": 3, "SeasonalNaive": 2},
             mae=0.5,
             champion_mae=0.6,
             coverage=0.94,

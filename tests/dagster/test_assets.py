@@ -201,6 +201,7 @@ def test_materializing_a_watch_retrains_it(
     assert version.metadata["trained_on"].value == dg.AssetKey("scraped_windows")
     assert version.metadata["span_start"].value == 1_700_000_000
     assert (version.metadata["mae"].value, version.metadata["champion_mae"].value) == (0.5, 0.6)
+    assert version.metadata["models"].value == {"ARIMAModel": 3, "SeasonalNaive": 2}
     assert "data:image/png;base64,iVBORw0KGgo=" in str(version.metadata["plot"].value)
     assert (active.metadata["action"].value, active.metadata["version"].value) == ("promote", "v1")
 
