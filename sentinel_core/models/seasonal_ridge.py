@@ -27,7 +27,7 @@ from sentinel_core.models.seasonal_ridge_equations import OWN, F, Float32Array, 
 from sentinel_core.models.seasonal_ridge_features import Numbers
 from sentinel_core.windows import FloatArray, IntArray, Window
 
-MOST_ROWS = 800  # of a knot: neighbouring rows say the same
+MOST_ROWS = 640  # of a knot: neighbouring rows say the same, and more of them cost time
 PULLS = (1.0, 10.0, 100.0)  # times PULL: the strengths that are compared
 WARM_UP = seen.MEMORIES[-1]  # columns before an update's first origin, for its averages
 UPDATE_ROWS = 160  # series updated at once: fewer are slower, more leave the caches
