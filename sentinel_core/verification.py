@@ -64,7 +64,7 @@ def sums(actual: FloatArray, mean: FloatArray, lower: FloatArray, upper: FloatAr
 
     actual: [n, 1, T]; all others [n, leads, T]
     """
-    residual, naive_error = actual - mean, np.abs(actual - naive)
+    residual, naive_error = mean - actual, np.abs(actual - naive)
     known = np.isfinite(residual) & np.isfinite(lower) & np.isfinite(upper) & np.isfinite(naive_error)
     parts = (known, actual < lower, actual > upper, np.abs(residual), residual, naive_error)
     return np.stack([np.where(known, part, 0.0).sum(axis=2) for part in parts])
@@ -89,7 +89,7 @@ def qualities(rows: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     rows: one per (watch, series, lead), with what was ADDED up for it
 
     samples:      judged forecasts, of `series` series
-    mae, bias:    in the metric's unit, medians over series: of the mean of |actual - forecast| and of actual - forecast
+    mae, bias:    in the metric's unit, medians over series: of the mean of |forecast - actual| and of forecast - actual
     mase:         median over series of MAE by the seasonal naive's; NaN or infinite where that made no error at all
     coverage:     share of actuals inside the bounds; above: share beyond the upper one
     better_share: of series whose forecasts were better than the seasonal naive's

@@ -46,6 +46,15 @@ def test_quality_is_that_of_a_loop() -> None:
         np.testing.assert_allclose(found[name], [one[name] for one in expected], err_msg=name)
 
 
+def test_sums_are_those_of_a_loop() -> None:
+    """Of the steps where all is known; forecasts that are too high have a bias above 0."""
+    actual = np.array([[[1.0, 5.0, np.nan, 9.0, 2.0]]])
+    mean, naive = np.full((1, 1, 5), 4.0), np.array([[[1.0, 3.0, 3.0, np.nan, 4.0]]])
+    found = verification.sums(actual, mean, mean - 1.0, mean + 2.0, naive)
+    wanted = {"n": 3, "below": 2, "above": 0, "error": 3 + 1 + 2, "bias": 3 - 1 + 2, "naive": 0 + 2 + 2}
+    assert dict(zip(verification.ADDED, found[:, 0, 0].tolist(), strict=True)) == wanted
+
+
 def test_series_that_nobody_can_miss_say_nothing_of_mase() -> None:
     """Where forecast and seasonal naive are both right there is no ratio, and of only such series none at all."""
     rows = {name: np.array([4.0, 4.0]) for name in verification.ADDED}

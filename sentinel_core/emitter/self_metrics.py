@@ -63,7 +63,7 @@ PER_LEAD: Mapping[str, tuple[Callable[[Quality], float | None], str]] = {
     ),
     "sentinel_forecast_bias": (
         attrgetter("bias"),
-        "Mean of actual less forecast over a day, median over series, in the metric's unit.",
+        "Mean of forecast less actual over a day, median over series, in the metric's unit: above 0 they are too high.",
     ),
     "sentinel_forecast_coverage": (attrgetter("coverage"), "Share of actuals of a day inside the bounds."),
     "sentinel_forecast_better_share": (

@@ -14,7 +14,7 @@ class Quality:
     """How good the forecasts of a watch and lead were, over the day before `ts` (unix seconds).
 
     samples:      judged forecasts, of `series` series
-    mae, bias:    in the metric's unit: median over series of the mean |actual - forecast| and actual - forecast
+    mae, bias:    in the metric's unit: median over series of the mean |forecast - actual| and forecast - actual
     mase:         median over series of MAE by that of the seasonal naive; None where that made no error at all
     coverage:     share of actuals inside the bounds, which were made for `level`; above: share beyond the upper one
     better_share: of series whose forecasts were better than the seasonal naive

@@ -62,7 +62,7 @@ DATASETS: Mapping[str, Mapping[str, type[np.generic]]] = {
         "below": np.int32,  # actuals below the lower bound
         "above": np.int32,
         "error": np.float64,  # sum of |actual - forecast|
-        "bias": np.float64,  # sum of actual - forecast
+        "bias": np.float64,  # sum of forecast - actual
         "naive": np.float64,  # sum of |actual - seasonal naive|
         "version": np.int32,  # that served the series at the end of the round
         "lower": np.float64,  # logarithm of what the distance to its bounds is multiplied by from then on

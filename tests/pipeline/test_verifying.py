@@ -85,7 +85,7 @@ class Past:
                     before = next(one for one in self.actual[row, at - lead :: -1] if not np.isnan(one))
                 if np.isnan(actual):
                     continue
-                errors[row].append(actual - made)
+                errors[row].append(made - actual)
                 naive[row].append(abs(actual - before))
                 inside.append(abs(actual - made) <= 1)
         mae, base = ([np.abs(one).mean() for one in some] for some in (errors, naive))
