@@ -101,10 +101,11 @@ def strength(
     either alone finds a tenth fewer of the level shifts with as many false alarms (benchmarks/forecast_drift.py).
 
     scaled, seasonal: rolling means [n], in training MAEs, and of |value - a day before|
-    expected:         `Fitted.usual`; NaN where it is unknown: no verdict
+    expected:         `Fitted.usual`; assumed where an older release has not measured it
     """
     short = np.sqrt(np.maximum(1.0, window / np.maximum(scored, 1)))  # fewer steps vary more
-    worse = (scaled - 1.0) / (expected[:, usual.SPREAD] * short)
+    spread = np.nan_to_num(expected[:, usual.SPREAD], nan=usual.ASSUMED_SPREAD)
+    worse = (scaled - 1.0) / (spread * short)
     farther = (seasonal - expected[:, usual.SEASONAL]) / (expected[:, usual.SEASONAL_SPREAD] * short)
     total: FloatArray = np.maximum(worse, 0.0) + np.maximum(np.nan_to_num(farther), 0.0)
     return np.minimum(total, MOST_SCALED)

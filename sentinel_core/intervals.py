@@ -121,6 +121,7 @@ def _told(errors: FloatArray) -> float:
     known = np.isfinite(errors)
     pairs = known[:, 1:] & known[:, :-1]
     clean = np.where(known, errors, 0.0)
+    clean /= np.maximum(np.abs(clean).max(axis=1, keepdims=True, initial=0.0), np.finfo(float).tiny)  # to be squared
     square = (clean**2).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
     product = (clean[:, 1:] * clean[:, :-1]).sum(axis=1) / np.maximum(pairs.sum(axis=1), 1)
     usable = (pairs.sum(axis=1) >= FEWEST_PAIRS) & (square > 0)

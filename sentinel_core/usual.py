@@ -56,5 +56,6 @@ def _spread(errors: FloatArray, windows: float) -> FloatArray:
 
 
 def _nanstd(values: FloatArray) -> FloatArray:
-    root: FloatArray = np.sqrt(nanmean((values - nanmean(values)[..., None]) ** 2))
+    with np.errstate(over="ignore"):  # infinite where its square is: nothing is unusual there
+        root: FloatArray = np.sqrt(nanmean((values - nanmean(values)[..., None]) ** 2))
     return root

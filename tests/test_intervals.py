@@ -56,6 +56,14 @@ def test_every_lead_is_covered_alike() -> None:
     assert max(per_lead) < 0.98
 
 
+def test_one_gigantic_series_leaves_the_others_their_bounds() -> None:
+    """Where a series' residuals are too large to be squared, the other series' bounds are as without it."""
+    rng = np.random.default_rng(2)
+    errors = residuals(normal, rng, np.ones(41), 48)
+    among = errors * np.where(np.arange(41) == 0, 1e200, 1.0)[:, None, None]
+    np.testing.assert_allclose(intervals.offsets(among, 0.95)[1:], intervals.offsets(errors, 0.95)[1:], rtol=1e-9)
+
+
 def test_width_rises_with_the_lead() -> None:
     """The scale of a residual never falls with the lead, so the bounds open (but for the odd quantile)."""
     rng = np.random.default_rng(2)

@@ -52,11 +52,11 @@ def test_a_constant_series_can_be_judged() -> None:
 
 
 def test_strength_adds_what_is_worse_and_what_is_farther() -> None:
-    """Each counts in its own standard deviations, which are wider for few scored steps; what is unknown has none."""
+    """Each counts in its own standard deviations, wider for few scored steps; a spread never measured is assumed."""
     expected = np.array([[0.5, 2.0, 0.5], [0.5, 2.0, 0.5], [0.5, np.nan, np.nan], [np.nan, 2.0, 0.5]])
     scaled, seasonal, scored = np.full(4, 2.0), np.full(4, 3.0), np.array([60, 15, 60, 60])
     found = drift.strength(scaled, seasonal, scored, np.full(4, 60), expected)
-    np.testing.assert_allclose(found, [4.0, 2.0, 2.0, np.nan])
+    np.testing.assert_allclose(found, [4.0, 2.0, 2.0, 2.0 + 1 / usual.ASSUMED_SPREAD])
     better = drift.strength(np.array([0.2]), np.array([0.1]), scored[:1], np.array([60]), expected[:1])
     assert better[0] == 0
 

@@ -60,8 +60,8 @@ class AutoModel(FiveMethods):
     @property
     def context_steps(self) -> int:
         """What the chosen candidates want to see; before there is a choice, what any does."""
-        chosen = [candidate for _, candidate in self._members()] or [self._build(one) for one in CANDIDATES]
-        return max(candidate.context_steps for candidate in chosen)
+        chosen = np.unique(self.parameters["choice"]).tolist() if len(self.fingerprints) else range(len(CANDIDATES))
+        return max(self._build(CANDIDATES[place]).context_steps for place in chosen)
 
     @property
     def feature_names(self) -> tuple[str, ...]:

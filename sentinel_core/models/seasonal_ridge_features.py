@@ -178,7 +178,7 @@ def columns(
     week_reach = calendar.season_steps // WEEK_SLOTS
     last_day = _less(season[1], smooth, known)
     by_week, last_week = (
-        _less(part, smooth, known) for part in _moving_mean(week.reshape(2 * n, -1), week_reach).reshape(week.shape)
+        _less(part, smooth, known) for part in _moving_mean(week.reshape(2 * n, len(times)), week_reach).reshape(week.shape)
     )
 
     level = carry(z)
@@ -395,5 +395,5 @@ def _hour_pattern(level: Numbers, ahead: int, hour_steps: int) -> Numbers:
     pattern = np.zeros((n, hours + max(1, more), hour_steps), level.dtype)
     pattern[:, 1 : hours + 1] = mean.transpose(0, 2, 1)
     pattern[:, hours + 1 :] = pattern[:, hours : hours + 1]
-    read: Numbers = pattern.reshape(n, -1)[:, missing : missing + samples + ahead]
+    read: Numbers = pattern.reshape(n, pattern.shape[1] * hour_steps)[:, missing : missing + samples + ahead]
     return read
