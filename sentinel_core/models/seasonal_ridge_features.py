@@ -177,9 +177,8 @@ def columns(
     profile, smooth = np.where(known, profile, np.float32(0)), np.where(known, smooth, np.float32(0))
     week_reach = calendar.season_steps // WEEK_SLOTS
     last_day = _less(season[1], smooth, known)
-    by_week, last_week = (
-        _less(part, smooth, known) for part in _moving_mean(week.reshape(2 * n, len(times)), week_reach).reshape(week.shape)
-    )
+    smooth_week = _moving_mean(week.reshape(2 * n, len(times)), week_reach).reshape(week.shape)
+    by_week, last_week = (_less(part, smooth, known) for part in smooth_week)
 
     level = carry(z)
     seen = known[:, :samples]

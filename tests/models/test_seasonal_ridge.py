@@ -184,6 +184,15 @@ def test_the_profiles_do_not_depend_on_how_they_were_reached() -> None:
     np.testing.assert_array_equal(whole.season[0][:, split - 24 :], rest.season[0])
 
 
+def test_nothing_is_learnt_from_no_series() -> None:
+    """A window without series makes a model that forecasts none."""
+    model = SeasonalRidgeModel("5m", "1h", "1h")
+    window = Window(np.empty(0, np.int64), np.arange(600) * 300, np.empty((0, 600)), 300)
+    model.fit_window(window)
+    model.update_window(window, 12)
+    assert model.predict_window(window, 12).shape == (0, 12)
+
+
 def test_averages_are_those_of_a_loop() -> None:
     """Averaging by blocks is averaging one value after the other."""
     values = np.random.default_rng(9).normal(size=(2, 101))

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -18,6 +19,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from sentinel_core.errors import StoreError
+from sentinel_core.storage import quality_store, series_models, watch_store
 from sentinel_core.storage.database import MIGRATIONS, SCHEMA_REVISION, Database
 from sentinel_core.storage.schema import api_keys, counters, metadata
 from sentinel_core.storage.store import Store
@@ -73,6 +75,31 @@ def test_keys_of_before_stay_those_of_their_project(sql_url: str) -> None:
         connection.execute(api_keys.insert().values(id="b", created_at=1.0, **{**row, "project_id": None}))
         rows = connection.execute(sa.select(api_keys.c.id, api_keys.c.project_id).order_by("id")).all()
     assert [tuple(one) for one in rows] == [("a", 1), ("b", None)]
+    database.close()
+
+
+def test_a_store_of_the_release_before_keeps_what_it_knows(sql_url: str) -> None:
+    """Watches, their state and their series stay; of what was not measured then, nothing is known."""
+    database = Database(sql_url)
+    with database.append() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        for statement in (
+            "insert into watches (id, slug, selector, created_at) values (1, 'w', 'up', 0)",
+            "insert into watch_state (watch_id, scraped_until, scored_until) values (1, 120, 60)",
+            "insert into series (watch_id, fingerprint, name, labels, first_seen) values (1, -7, 'up', '{}', 0)",
+        ):
+            connection.execute(sa.text(statement))
+    database.migrate()
+    with database.write() as connection:
+        state = watch_store.states(connection)["w"]
+        assert (state.scraped_until, state.scored_until, state.verified_until) == (120, 60, None)
+        assert [one.fingerprint for one in watch_store.series_of(connection, [1])] == [-7]
+        assert series_models.counts(connection, [1]) == quality_store.newest(connection) == {}
+        series_models.note(connection, 1, np.array([-7]), ["LinearTrendModel"])
+        assert series_models.names(connection, 1, [-7]) == {-7: "LinearTrendModel"}
     database.close()
 
 
