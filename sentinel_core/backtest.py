@@ -144,8 +144,8 @@ def mase(judged: Judged) -> FloatArray:
 
 
 def bias(judged: Judged) -> FloatArray:
-    """Mean of actual - forecast: positive where forecasts are too low."""
-    return _over_origins(judged.errors)
+    """Mean of forecast - actual: positive where forecasts are too high."""
+    return _over_origins(-judged.errors)
 
 
 def coverage(judged: Judged) -> FloatArray:

@@ -88,7 +88,7 @@ def slowly(name: str, errors: FloatArray, inside: FloatArray, naive: FloatArray)
     if name == "mae":
         return mae
     if name == "bias":
-        return sum(errors[k] for k in known) / len(known)
+        return sum(-errors[k] for k in known) / len(known)
     if name == "coverage":
         return sum(inside[k] for k in known) / len(known)
     both = [k for k in known if not math.isnan(naive[k])]
