@@ -23,12 +23,13 @@ from sentinel_core import features
 from sentinel_core.models import rows
 from sentinel_core.models import seasonal_ridge_features as seen
 from sentinel_core.models.five_methods import FiveMethods
+from sentinel_core.models.seasonal_ridge_candidates import CANDIDATES, PULLS, averaged, priors, towards, unlearnt
 from sentinel_core.models.seasonal_ridge_equations import OWN, F, Float32Array, Rows, candidates_of, learn, solve
 from sentinel_core.models.seasonal_ridge_features import Numbers
+from sentinel_core.models.seasonal_ridge_scale import LARGEST, level_and_spread, usual_reach
 from sentinel_core.windows import FloatArray, IntArray, Window
 
 MOST_ROWS = 640  # of a knot: neighbouring rows say the same, and more of them cost time
-PULLS = (1.0, 10.0, 100.0)  # times PULL: the strengths that are compared
 WARM_UP = seen.MEMORIES[-1]  # columns before an update's first origin, for its averages
 UPDATE_ROWS = 160  # series updated at once: fewer are slower, more leave the caches
 TURNS = 6  # an update solves a sixth of the far leads and strong pulls again
@@ -38,17 +39,9 @@ FEWEST_ROWS = 8  # of a knot; below, its prior is the answer
 OLDER_ROWS = 150  # of fewer, 23 coefficients know too much for their residuals to tell anything
 KNOWS_MORE = 0.98  # of the errors of what learnt the older part alone: the fit has learnt the newest one too
 COMPARED_SHARE = 0.25  # of the history: the newest rows, on which the candidates are compared
-POWER = 16.0  # of the inverse error that a candidate's share is
-PROFILE_LEAD = 100.0  # steps at which the prior is all profile
-FADING = 0.85  # of the distance from the profile an hour later, in the prior
-WEEK_SHARE, DAY_SHARE = 0.7, 0.5  # of what last week and the last day were above the profile, in two of the candidates
 ROOM = 0.1  # forecasts leave the range seen by at most this share of it
-SPIKES, SPIKE = 0.01, 3.0  # what is this many times as far out as all but a hundredth is a spike
-LARGEST = 1e4  # of a value in units of spread; its square must fit into float32
 BLOCK_FLOATS = 1 << 20
 MEMORY_STEPS = 4_032  # at least, and at least two weeks: an update fades what is older
-MEAN_SHARE = np.float32(0.8)  # of the way to recent means, in the prior of a series without a season
-CANDIDATES = len(PULLS) + 4
 
 
 class SeasonalRidgeModel(FiveMethods):
@@ -162,7 +155,7 @@ class SeasonalRidgeModel(FiveMethods):
         for key, value in self.parameters.items():
             middle = _median(value) if value.dtype == np.float32 else np.max(value, axis=0)
             pooled[key] = np.repeat(np.asarray(middle, value.dtype)[None], n, axis=0)
-        pooled["centre"], pooled["scale"] = _level_and_spread(window.values)
+        pooled["centre"], pooled["scale"] = level_and_spread(window.values)
         pooled["farthest"] = np.full(n, LARGEST)
         z = self._scaled(window, pooled)
         known = np.nan_to_num(z)
@@ -174,12 +167,12 @@ class SeasonalRidgeModel(FiveMethods):
         self, window: Window, found: Float32Array | None = None, too_small: FloatArray | None = None
     ) -> rows.Parameters:
         n, samples = window.values.shape
-        centre, scale = _level_and_spread(window.values)
+        centre, scale = level_and_spread(window.values)
         K = len(self.knots)
         p: rows.Parameters = {
             "centre": centre,
             "scale": scale,
-            "farthest": _usual_reach((window.values - centre[:, None]) / scale[:, None]),
+            "farthest": usual_reach((window.values - centre[:, None]) / scale[:, None]),
             "low": np.zeros(n),  # of z
             "high": np.zeros(n),
             "learnt_until": np.full(n, np.iinfo(np.int64).min, np.int64),
@@ -205,7 +198,7 @@ class SeasonalRidgeModel(FiveMethods):
                 continue
             p["density"][:, k] = count / (samples - lead - origins[0])
             seasonal = learnt.aim(lead, self.calendar.season_slots)
-            fixed, prior = _priors(prior, lead, seasonal)
+            fixed, prior = priors(prior, lead, seasonal)
             main, unit, held_back = prior, learnt.first_unit(prior), None
             if count - newer >= 4 and older >= 8:
                 older_rows = learnt.part(slice(0, older))
@@ -219,7 +212,7 @@ class SeasonalRidgeModel(FiveMethods):
                 total = judged[0][0] * judged[0][1][:, None] + judged[1][0] * judged[1][1][:, None]
                 p["errors"][:, k] = total / np.maximum(p["judged"][:, k, None], 1)
                 if found is not None:  # averaged by their errors on the other half of the rows
-                    averages = [_averaged(*each, [*candidates, *fixed]) for each in judged[::-1]]
+                    averages = [averaged(*each, [*candidates, *fixed]) for each in judged[::-1]]
                     signed = [part.signed(each) for part, each in zip(halves, averages, strict=True)]
                     held_back = np.concatenate(signed, axis=1)
             _, unit, main, weights = learn(learnt, main, unit, lead, prior)
@@ -251,7 +244,7 @@ class SeasonalRidgeModel(FiveMethods):
             p[key].reshape(n * K, *p[key].shape[2:])
             for key in ("equations", "candidates", "errors", "judged", "unit", "density")
         )
-        fixed = np.stack([_fixed(lead) for lead in self.knots.tolist()])
+        fixed = np.stack([unlearnt(lead) for lead in self.knots.tolist()])
         compared = [*candidates.transpose(1, 0, 2), *np.tile(fixed, (n, 1, 1)).transpose(1, 0, 2)]
         learnt = Rows.newest(columns, z, self.knots, new_steps)
         fading = np.float32(np.exp(-new_steps / self.memory_steps))
@@ -268,18 +261,18 @@ class SeasonalRidgeModel(FiveMethods):
         at, strength = self._due(int(window.last // self.step_seconds // new_steps), new_steps)
         seasonal = np.asarray(np.isfinite(p["season_now"][:, 0]).any(axis=1), bool)
         before = np.concatenate([np.zeros((n, 1, F), np.float32), p["candidates"][:, :-1, 0]], axis=1)
-        towards = np.stack([_towards(before[:, k], self.knots[k], fixed[k], seasonal) for k in at], axis=1)
+        drawn = np.stack([towards(before[:, k], self.knots[k], fixed[k], seasonal) for k in at], axis=1)
         solved = solve(
             added.reshape(n, K, F, F + 1)[:, at].reshape(-1, F, F + 1),
             unit.reshape(n, K)[:, at].reshape(-1, 1),
             np.tile(self.knots[at], n)[:, None],
             np.tile(np.take(PULLS, strength), n)[:, None],
-            towards.reshape(-1, F),
+            drawn.reshape(-1, F),
         )
         p["candidates"] = p["candidates"].copy()
         p["candidates"][:, at, strength] = solved.reshape(n, len(at), F)
         compared[: len(PULLS)] = p["candidates"].reshape(n * K, len(PULLS), F).transpose(1, 0, 2)
-        blended = _averaged(errors, judged, compared)
+        blended = averaged(errors, judged, compared)
         new = {"equations": added, "errors": errors, "judged": judged, "unit": unit, "coefficients": blended}
         return p | {key: value.reshape(p[key].shape) for key, value in new.items()}
 
@@ -327,7 +320,7 @@ class SeasonalRidgeModel(FiveMethods):
         return np.where(positive[:, None, None], np.maximum(values, 0.0), values)
 
     def _blend(self, p: rows.Parameters, k: int, candidates: list[Float32Array]) -> Float32Array:
-        return _averaged(p["errors"][:, k], p["judged"][:, k], candidates)
+        return averaged(p["errors"][:, k], p["judged"][:, k], candidates)
 
     def _take_in(self, window: Window, z: Numbers, p: rows.Parameters, first_new: int, start: int = 0) -> seen.Columns:
         """The features of all columns; range and profiles of `p` then know the new ones."""
@@ -346,7 +339,7 @@ class SeasonalRidgeModel(FiveMethods):
         centre, scale = p["centre"][:, None], p["scale"][:, None]
         beyond = np.abs(fresh.values - centre) > p["farthest"][:, None] * scale
         if beyond.any():
-            p["farthest"] = np.maximum(p["farthest"], _usual_reach((window.values - centre) / scale))
+            p["farthest"] = np.maximum(p["farthest"], usual_reach((window.values - centre) / scale))
 
     def _scaled(self, window: Window, p: rows.Parameters) -> Float32Array:
         z = (window.values - p["centre"][:, None]) / p["scale"][:, None]
@@ -356,46 +349,6 @@ class SeasonalRidgeModel(FiveMethods):
     def _floats(self, window: Window) -> int:
         """Blocks of a few dozen series: their features, and the rows of one knot."""
         return max(1, rows.BLOCK_FLOATS * len(window.timestamps) * F // (4 * BLOCK_FLOATS))
-
-
-def _averaged(errors: Float32Array, judged: Float32Array, candidates: list[Float32Array]) -> Float32Array:
-    """The candidates' mean by their inverse errors; the first alone where they have not been compared."""
-    exact = errors.astype(np.float64)
-    best = np.maximum(exact.min(axis=1, keepdims=True), 1e-12)
-    weight = (exact / best + 1e-9) ** -POWER
-    weight = np.where(judged[:, None] > 0, weight, np.eye(1, CANDIDATES))
-    weight = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
-    averaged: Float32Array = np.einsum("nc,cnf->nf", weight, np.stack(candidates))
-    return averaged
-
-
-def _priors(before: Float32Array, lead: int, seasonal: NDArray[np.bool_]) -> tuple[list[Float32Array], Float32Array]:
-    """The candidates that learn nothing, [n, F] each, and what to draw the others towards."""
-    fixed = _fixed(lead)
-    return [np.repeat(each[None], len(before), axis=0) for each in fixed], _towards(before, lead, fixed, seasonal)
-
-
-def _fixed(lead: int) -> Float32Array:
-    """The candidates that learn nothing: the profile, with the last week, with the last day, and the recent means."""
-    at = {name: index for index, name in enumerate(seen.NAMES)}
-    fading = FADING ** (lead / 12)
-    profile = np.zeros(F, np.float32)
-    profile[at["target_slot"]], profile[at["target_smooth_slot"]] = 0.4, 0.6
-    profile[at["smooth_slot"]], profile[at["short_deviation"]] = -fading / 2, fading / 2
-    week, day = profile.copy(), profile.copy()
-    week[at["target_last_week"]], week[at["last_week"]] = WEEK_SHARE, -fading * WEEK_SHARE
-    day[at["target_last_day"]] = DAY_SHARE
-    mean = np.zeros(F, np.float32)
-    for name in ("mean_12", "mean_36", "mean_144", "middle"):
-        mean[at[name]] = 0.25
-    return np.stack([profile, week, day, mean])
-
-
-def _towards(before: Float32Array, lead: int, fixed: Float32Array, seasonal: NDArray[np.bool_]) -> Float32Array:
-    """What coefficients are drawn towards [n, F]: those of the knot before, and for leads of hours the profile."""
-    share = np.float32(min(1.0, np.log(lead) / np.log(PROFILE_LEAD)))
-    prior: Float32Array = (1 - share) * before + share * np.where(seasonal[:, None], fixed[0], MEAN_SHARE * fixed[3])
-    return prior
 
 
 def _origins(samples: int) -> IntArray:
@@ -435,33 +388,6 @@ def _knots(horizon_steps: int) -> IntArray:
 def _between(knots: IntArray, leads: IntArray) -> Float32Array:
     """The matrix [K, leads] that interpolates linearly in the logarithm of the lead; the last knot's beyond it."""
     return np.stack([np.interp(np.log(leads), np.log(knots), unit) for unit in np.eye(len(knots))]).astype(np.float32)
-
-
-def _level_and_spread(values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Median and mean absolute distance from it per row; spread 1 where that is nothing but rounding."""
-    level = rows.nanmedian(_thinned(values))
-    distance = np.abs(values - level[:, None])
-    finite = np.isfinite(distance)
-    spread = np.where(finite, distance, 0.0).sum(axis=1) / np.maximum(finite.sum(axis=1), 1)
-    return level, np.where(spread > 1e-14 * np.abs(level), spread, 1.0)
-
-
-def _thinned(values: FloatArray) -> FloatArray:
-    """At most about a thousand columns of many, whose quantiles are nearly the same."""
-    return values[:, :: max(1, values.shape[1] // 1_000) | 1]
-
-
-def _usual_reach(z: FloatArray) -> FloatArray:
-    """The distance beyond which a value [n, T] counts as a spike and is drawn in to, [n]."""
-    z = _thinned(z)
-    size = np.sort(np.where(np.isfinite(z), np.abs(z), -1.0), axis=1)
-    if not size.shape[1]:
-        return np.full(len(z), LARGEST)
-    count = (size >= 0).sum(axis=1)
-    rank = size.shape[1] - 1 - (count * SPIKES).astype(np.int64)
-    usual = SPIKE * size[np.arange(len(z)), rank]
-    farthest: FloatArray = np.clip(np.where(usual > 0, usual, size[:, -1]), 1.0, LARGEST)
-    return farthest
 
 
 def _median(values: Float32Array) -> Float32Array:
