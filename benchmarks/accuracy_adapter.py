@@ -106,7 +106,7 @@ def forecast(
         mean[rows] = np.clip(found, limits[:, 0], limits[:, 1])
         if not levels:
             continue
-        errors, leads = judged or _held_back(build, window)
+        errors, leads = judged[:2] if judged else _held_back(build, window)
         found_offsets = intervals.of_levels(errors, [level / 100 for level in levels], leads)
         for level, offsets in zip(levels, found_offsets, strict=True):
             lower[level][rows] = np.clip(mean[rows] + offsets[..., 0], limits[:, 0], limits[:, 1])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sentinel_core import forecasts, intervals, usual
 from sentinel_core.errors import ModelError
 from sentinel_core.forecasts import Fitted
-from sentinel_core.models.base import BatchModel
+from sentinel_core.models.base import BatchModel, Residuals
 from sentinel_core.models.rows import between_knots, held_back_origins, nanmean
 from sentinel_core.models.seasonal_naive import cycle_steps
 from sentinel_core.windows import FloatArray, IntArray, Window
@@ -89,7 +89,7 @@ def train(
     before = window.columns(slice(0, int(origins[0]) + 1)) if len(origins) else window
     champion_model = champion.model.take(window.fingerprints[known]) if champion is not None and known.any() else None
 
-    def fit(seen: Window, judge: bool = True) -> tuple[BatchModel, tuple[FloatArray, IntArray] | None]:
+    def fit(seen: Window, judge: bool = True) -> tuple[BatchModel, Residuals | None]:
         if finetune:
             assert champion is not None
             assert champion_end is not None
@@ -114,7 +114,7 @@ def train(
     if judged is None or (champion_model is not None and fair):
         validated = residuals(fit(before, judge=False)[0], window, origins, leads, limits, failed)
     failed |= model.errors
-    errors, measured_leads = (validated, None) if judged is None else judged
+    errors, measured_leads = (validated, None) if judged is None else (judged.errors, judged.leads)
     every_lead = _every_lead(errors, measured_leads)
     mae = nanmean(every_lead)
     compared_mae, champion_mae = mae, np.full(len(mae), np.nan)
@@ -138,7 +138,7 @@ def train(
     if finetune and champion is not None:  # a little new history does not tell what is usual
         expected = champion.take(window.fingerprints).usual
     else:
-        span = len(window.timestamps) if judged is not None else int(origins[-1] - origins[0]) if len(origins) else 0
+        span = judged.span if judged is not None else int(origins[-1] - origins[0]) if len(origins) else 0
         expected = usual.measure(errors, span, window, cycle_steps(window.step_seconds, horizon), drift_window)
     if finetune and champion is not None and len(origins) < FAIR_ORIGINS:
         champion_rows = champion.take(window.fingerprints)  # too few residuals to replace what a full training measured

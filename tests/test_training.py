@@ -7,7 +7,7 @@ from sentinel_core import forecasts, training
 from sentinel_core.errors import ModelError
 from sentinel_core.forecasts import Fitted
 from sentinel_core.models import SeasonalRidgeModel
-from sentinel_core.models.base import BatchModel
+from sentinel_core.models.base import BatchModel, Residuals
 from sentinel_core.models.rows import held_back_origins
 from sentinel_core.windows import FloatArray, Window
 
@@ -170,10 +170,11 @@ class Judging(Shifted):
         type(self).fits += 1
         super().fit_window(window)
 
-    def fit_and_judge(self, window: Window) -> tuple[FloatArray, Any]:
+    def fit_and_judge(self, window: Window) -> Residuals:
         self.fit_window(window)
         origins, leads = np.arange(30, window.values.shape[1] - 5), np.array([1, 5])
-        return window.values[:, origins[:, None] + leads] - window.values[:, origins[:, None]], leads
+        errors = window.values[:, origins[:, None] + leads] - window.values[:, origins[:, None]]
+        return Residuals(errors, leads, len(origins))
 
 
 def test_a_model_that_judges_as_it_fits_costs_one_fit() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentinel_core.models.arima import ARIMAModel
-from sentinel_core.models.base import BatchModel
+from sentinel_core.models.base import BatchModel, Residuals
 from sentinel_core.models.exponential_smoothing import ExponentialSmoothingModel
 from sentinel_core.models.five_methods import FiveMethods
 from sentinel_core.models.linear_trend import LinearTrendModel
@@ -33,7 +33,6 @@ CANDIDATES: tuple[type[BatchModel], ...] = (
     SeasonalNaive,  # the last is what none may be worse than
 )
 CLEARLY = 0.05  # less error than the default's: what is nearer turns round with the next day
-Errors = tuple[FloatArray, IntArray]
 
 
 class AutoModel(FiveMethods):
@@ -78,7 +77,7 @@ class AutoModel(FiveMethods):
         """Choose, and learn every series from scratch."""
         self.fit_and_judge(window)
 
-    def fit_and_judge(self, window: Window) -> Errors | None:
+    def fit_and_judge(self, window: Window) -> Residuals | None:
         """`fit_window`; the errors by which it has chosen, those of each series' choice."""
         origins = held_back_origins(len(window.timestamps), self.lookback_steps, self.horizon_steps)
         choice = np.zeros(len(window.fingerprints), np.int8)
@@ -87,7 +86,8 @@ class AutoModel(FiveMethods):
             leads = knots(self.horizon_steps)
             errors = self._compare(window, origins, leads)
             choice = _best(np.stack([_mean_absolute(one) for one in errors]), *_halves(errors))
-            judged = np.choose(choice[:, None, None], errors), leads
+            own = np.choose(choice[:, None, None], errors)
+            judged = Residuals(own, leads, int(origins[-1] - origins[0]))
         self._keep(window, choice, [self._fitted(window, choice, place) for place in np.unique(choice).tolist()])
         return judged
 

@@ -7,7 +7,7 @@ watches at once, as arrays. The built-ins are both; a person's model is wrapped 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,19 @@ from sentinel_core.durations import parse_duration
 from sentinel_core.errors import ModelError
 from sentinel_core.features import feature_names
 from sentinel_core.windows import FloatArray, IntArray, Window
+
+
+class Residuals(NamedTuple):
+    """Errors of a model on data that it had not seen.
+
+    errors: actual - forecast from some origins [n, origins, K], oldest first, evenly spread; NaN where unknown
+    leads:  their K leads, ascending up to the horizon
+    span:   steps over which the origins are spread
+    """
+
+    errors: FloatArray
+    leads: IntArray
+    span: int
 
 
 @dataclass
@@ -155,12 +168,8 @@ class BatchModel(ModelSpec, ABC):
         self.errors = failed
         return out
 
-    def fit_and_judge(self, window: Window) -> tuple[FloatArray, IntArray] | None:
-        """`fit_window`; where the same fit also tells the model's errors on data it had not seen, those.
-
-        They are actual - forecast from some origins [n, origins, K], oldest first, NaN where unknown, and their K
-        leads, ascending up to the horizon. None: only a second fit can tell.
-        """
+    def fit_and_judge(self, window: Window) -> Residuals | None:
+        """`fit_window`; where the same fit also tells how the model errs, that. None: only a second fit can tell."""
         self.fit_window(window)
         return None
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sentinel_core import features
 from sentinel_core.models import rows
 from sentinel_core.models import seasonal_ridge_features as seen
+from sentinel_core.models.base import Residuals
 from sentinel_core.models.five_methods import FiveMethods
 from sentinel_core.models.seasonal_ridge_candidates import CANDIDATES, PULLS, averaged, priors, towards, unlearnt
 from sentinel_core.models.seasonal_ridge_equations import OWN, F, Float32Array, Rows, candidates_of, learn, solve
@@ -82,7 +83,7 @@ class SeasonalRidgeModel(FiveMethods):
         self.parameters = rows.in_blocks(window, lambda part, _: self._fit(part), None, self._floats(window))
         self.fingerprints = window.fingerprints.copy()
 
-    def fit_and_judge(self, window: Window) -> tuple[FloatArray, IntArray] | None:
+    def fit_and_judge(self, window: Window) -> Residuals | None:
         """`fit_window`; residuals of the rows it learnt [n, origins, K], oldest first, and their K leads.
 
         Of the newest rows they are those that candidates learnt from the older part alone had when they were compared.
@@ -105,13 +106,14 @@ class SeasonalRidgeModel(FiveMethods):
             return None  # too short a history to compare anything at the longest leads, and to cost much
         larger = np.maximum(1.0, np.exp(rows.nanmedian(np.log(too_small).T)))
         samples = len(window.timestamps)
+        origins = _origins(samples)
         for k, lead in enumerate(self.knots.tolist()):
-            _, newer, count = _parts(_origins(samples), samples, lead)
+            _, newer, count = _parts(origins, samples, lead)
             found[:, : newer - count, k] *= np.float32(larger[k])
         used = np.isfinite(found).any(axis=(0, 2))
         scale = KNOWS_MORE * self.parameters["scale"][:, None, None]
         errors: FloatArray = found[:, used].astype(np.float64) * scale
-        return errors, self.knots
+        return Residuals(errors, self.knots, int(used.sum()) * (samples - int(origins[0])) // len(origins))
 
     def update_window(self, window: Window, new_steps: int) -> None:
         """Add the rows whose target is among the last `new_steps` columns; what is known fades by as much."""

@@ -65,6 +65,7 @@ def test_none_is_worse_than_the_day_before(fitted: AutoModel) -> None:
     repeated = window.values[:, origins[:, None] + leads] - naive.forecast_from(window, origins, leads)
     assert judged is not None
     np.testing.assert_array_equal(judged[1], leads)
+    assert judged.span == origins[-1] - origins[0]
     assert (np.abs(judged[0]).mean(axis=(1, 2)) <= np.abs(repeated).mean(axis=(1, 2)) + 1e-12).all()
 
 

@@ -235,11 +235,14 @@ def test_judging_costs_no_other_fit() -> None:
     window = window_of(noisy(20, DAY * 7, seed=12))
     past = window.columns(slice(0, DAY * 6))
     model, plain = model_of(12), model_of(12)
-    errors, leads = model.fit_and_judge(past)
+    errors, leads, span = model.fit_and_judge(past)
     plain.fit_window(past)
     for key, value in plain.parameters.items():
         np.testing.assert_array_equal(model.parameters[key], value)
     assert errors.shape[::2] == (20, len(leads))
+    assert DAY * 4.5 < span < DAY * 6
+    short = model_of(12).fit_and_judge(window.columns(slice(0, 160)))
+    assert 30 <= short.span <= 50  # the newest quarter alone
     origins = np.arange(DAY * 6, DAY * 7 - 12, 11)
     later = window.values[:, origins[:, None] + leads] - plain.forecast_from(window, origins, leads)
     ratio = np.nanmean(np.abs(errors), axis=(0, 1)) / np.abs(later).mean(axis=(0, 1))
