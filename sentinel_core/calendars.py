@@ -55,8 +55,11 @@ def holidays(place: str, timezone: str, year: int) -> tuple[tuple[int, int, int]
 def _observed(place: str, year: int) -> tuple[list[date], int]:
     """The holidays of a year, ascending, and the last weekday of the weekend (Monday is 0)."""
     from holidays import country_holidays  # here: the configuration imports quickly without it
+    from holidays.registry import COUNTRIES
 
     country, _, part = place.partition("-")
+    if not any(country in codes for _, *codes in COUNTRIES.values()):  # the package takes any name of its own for one
+        raise NotImplementedError(f"there is no country {country!r}")
     found = country_holidays(country, subdiv=part or None, years=year)
     return sorted(found), max(found.weekend)
 

@@ -170,12 +170,13 @@ def _status(arguments: argparse.Namespace) -> int:
         held = ", held by a rollback" if watch["pinned"] else ""
         print(f"{selector}\n  {serving}{held}; {watch['series']} series; {'ready' if watch['ready'] else 'not ready'}")
         models: Any = watch["models"]
-        if len(models) > 1:
+        wanted = config.watch(str(watch["slug"]))
+        if models and list(models) != [wanted.model_name]:
             print("  " + ", ".join(f"{count} {model}" for model, count in models.items()))
         error = "no drift measured yet"
         if watch["drift_mae"] is not None:
-            unit = config.watch(str(watch["slug"])).drift_unit
-            error = f"drift: MAE {in_words(unit, float(str(watch['drift_mae'])))}"
+            kind = "error" if wanted.drift_unit == "auto" else "MAE"
+            error = f"drift: {kind} {in_words(wanted.drift_unit, float(str(watch['drift_mae'])))}"
         age = watch["staleness_seconds"]
         tick = "never ticked" if age is None else f"last tick {format_duration(int(float(str(age))))} ago"
         print(f"  {error} ({watch['severity']}); lookback {watch['buffer_fill']:.0%} filled; {tick}; {watch['slug']}")

@@ -140,6 +140,15 @@ class WatchConfig:
         return validation.model_path(self.model_class)
 
     @cached_property
+    def model_name(self) -> str:
+        """The model's class without its module, as people call it.
+
+        >>> WatchConfig(model_class="auto").model_name, WatchConfig(model_class="shop.models:Tides").model_name
+        ('AutoModel', 'Tides')
+        """
+        return re.split("[:.]", self.model_path)[-1]
+
+    @cached_property
     def spec_digest(self) -> str:
         """SHA-256 of the model a watch asks for: its class, grid, model_params, bounds and holidays."""
         spec = [self.model_path, self.step_seconds, self.horizon_steps, self.lookback_steps, dict(self.model_params)]

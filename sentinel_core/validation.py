@@ -105,9 +105,10 @@ def _wanted(annotation: Any) -> str:
     if origin is types.UnionType:
         return _wanted(arguments[0])
     if origin is Mapping:
-        return "a table of text to text" if arguments[1] is str else "a table"
+        tables = {str: "a table of text to text", float: "a table of numbers, as { above = 0.9 }"}
+        return tables.get(arguments[1], "a table")
     if origin is Sequence:
-        lists = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of texts"}
+        lists = {int: "a list of whole numbers", float: "a list of numbers", str: "a list of texts in quotes"}
         return lists.get(arguments[0]) or f"a list of tables ({arguments[0].__name__})"
     plain = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     return plain.get(annotation) or f"a table ({annotation.__name__})"
@@ -291,9 +292,10 @@ def _watch_problems(watch: "WatchConfig", typed: set[str]) -> list[str]:
         found.append(f"bounds: {list(watch.bounds)} are no lowest and highest value; write [0, 1], or [0, inf]")
     inner = watch.inner_level
     if inner is not None and typed.issuperset({"level", "inner_level"}) and not 0 < inner < watch.level:
-        found.append(f"inner_level: {inner} is not a share below level {watch.level}; write 0.8")
+        advice = "0.8" if watch.level > 0.8 else f"one, as {watch.level / 2:g}, or remove it"
+        found.append(f"inner_level: {inner} is not a share below level {watch.level}; write {advice}")
     if "thresholds" in typed:
-        found += _limit_problems(watch.thresholds)
+        found += _limit_problems(watch.thresholds, watch.bounds if "bounds" in typed else ())
     if "threshold_probability" in typed and not 0 < watch.threshold_probability <= 1:
         found.append(f"threshold_probability: {watch.threshold_probability} is not a share above 0, up to 1; write 0.9")
     if typed.issuperset({"ignore", "timezone", "holidays"}):
@@ -350,7 +352,11 @@ def _grid_problems(watch: "WatchConfig") -> list[str]:
             )
     for name, seconds in zip(names[1:], (horizon, lookback, history, quiet), strict=True):
         if step and step >= MIN_STEP_SECONDS and seconds and seconds // step > MAX_STEPS[name]:
-            found.append(f"{name}: {seconds // step:,} steps; at most {MAX_STEPS[name]:,}: take a longer granularity")
+            most = format_duration(MAX_STEPS[name] * step)
+            found.append(
+                f"{name}: {seconds // step:,} steps; at most {MAX_STEPS[name]:,}: "
+                f"write {most} or less, or take a longer granularity"
+            )
     if horizon and lookback and history and history < lookback + horizon:
         least = format_duration(lookback + horizon)
         found.append(f"history: {watch.history} is shorter than lookback + horizon; write {least} or more")
@@ -364,16 +370,19 @@ def _threshold_problems(finetune: float, retrain: float) -> Iterator[str]:
     if finetune > retrain:
         yield (
             f"drift_finetune_threshold: {finetune} is above drift_retrain_threshold {retrain}; "
-            "low drift finetunes, high drift retrains"
+            "low drift finetunes, high drift retrains: write both, the lower one first"
         )
 
 
-def _limit_problems(thresholds: Mapping[str, float]) -> Iterator[str]:
+def _limit_problems(thresholds: Mapping[str, float], bounds: Sequence[float]) -> Iterator[str]:
     for side, value in thresholds.items():
         if side not in ("above", "below"):
             yield f"thresholds: {side!r} is unknown; write above, below or both, as {{ above = 0.9 }}"
         elif not math.isfinite(value):
             yield f"thresholds: {side} = {value} is not a value of a metric; write a number"
+        elif len(bounds) == 2 and not bounds[0] < value < bounds[1]:
+            inside = f"within bounds {list(bounds)}"
+            yield f"thresholds: no forecast gets {side} {value} {inside}; write one inside, or no bounds"
     above, below = thresholds.get("above", math.inf), thresholds.get("below", -math.inf)
     if below >= above:
         yield f"thresholds: every value is above {above} or below {below}; above has to be the greater one"

@@ -140,7 +140,7 @@ def version_metadata(report: TrainingReport, run_id: str, *, plot: bool = True) 
     for name, value in (("mae", report.mae), ("champion_mae", report.champion_mae), ("coverage", report.coverage)):
         if value is not None:
             metadata[name] = dg.MetadataValue.float(value)
-    if len(report.models) > 1:
+    if report.models:
         metadata["models"] = dg.MetadataValue.json(dict(report.models))
     if report.sha256:
         metadata["sha256"] = dg.MetadataValue.text(report.sha256)

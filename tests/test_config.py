@@ -59,13 +59,17 @@ def test_a_watch_counts_in_steps() -> None:
         ({"horizon": "90s"}, "horizon: 90s is not a multiple of granularity 1m; write 1m or 2m"),
         ({"horizon": "30s"}, "horizon: 30s is not a multiple of granularity 1m; write 1m"),
         ({"lookback": "100s"}, "lookback: 100s is not a multiple of granularity 1m; write 1m or 2m"),
-        ({"horizon": "30d", "history": "90d"}, "horizon: 43,200 steps; at most 10,000: take a longer granularity"),
-        ({"lookback": "30d", "history": "90d"}, "lookback: 43,200 steps; at most 20,000: take a longer granularity"),
-        ({"granularity": "5s", "history": "3000d"}, "history: 51,840,000 steps; at most 1,000,000: take a longer"),
+        (
+            {"horizon": "30d", "history": "90d"},
+            "horizon: 43,200 steps; at most 10,000: write 6d22h40m or less, or take a",
+        ),
+        ({"lookback": "30d", "history": "90d"}, "lookback: 43,200 steps; at most 20,000: write"),
+        ({"granularity": "5s", "history": "3000d"}, "history: 51,840,000 steps; at most 1,000,000: write"),
         ({"history": "99999999999999999999w"}, "history: 99999999999999999999w is longer than ten years"),
         ({"history": "30m"}, "history: 30m is shorter than lookback + horizon; write 35m or more"),
         ({"inner_level": 0.95}, "inner_level: 0.95 is not a share below level 0.95; write 0.8"),
-        ({"anomaly_quiet": "1d"}, "anomaly_quiet: 1,440 steps; at most 720: take a longer granularity"),
+        ({"inner_level": 0.8, "level": 0.5}, "inner_level: 0.8 is not a share below level 0.5; write one, as 0.25"),
+        ({"anomaly_quiet": "1d"}, "anomaly_quiet: 1,440 steps; at most 720: write 12h or less, or take a longer"),
         ({"drift_cooldown": ""}, "drift_cooldown: '' is not a duration; write 30s, 5m, 1h or 7d"),
         ({"drift_finetune_threshold": 0.5}, "drift_finetune_threshold: 0.5 is above drift_retrain_threshold 0.3; low"),
         (
@@ -85,7 +89,14 @@ def test_a_watch_counts_in_steps() -> None:
             {"thresholds": {"above": 1, "below": 2}},
             "thresholds: every value is above 1 or below 2; above has to be the",
         ),
-        ({"thresholds": {"above": "90%"}}, "thresholds: {'above': '90%'} is not a table"),
+        (
+            {"thresholds": {"above": "90%"}},
+            "thresholds: {'above': '90%'} is not a table of numbers, as { above = 0.9 }",
+        ),
+        (
+            {"thresholds": {"above": 1}, "bounds": [0, 1]},
+            "thresholds: no forecast gets above 1 within bounds [0, 1]; write one inside, or no bounds",
+        ),
         (
             {"ignore": ["2026-11-20", "yesterday"]},
             "ignore: 'yesterday' is not a span of time; write a day as 2026-11-20, or 2026-11-20T08:00/2026-11-20T12",
@@ -95,14 +106,18 @@ def test_a_watch_counts_in_steps() -> None:
             "ignore: '2026-11-20T12:30/2026-11-20T08:00' ends before it begins; write the earlier time first",
         ),
         ({"ignore": ["2026-11-20/"]}, "ignore: '2026-11-20/' has no end; write it after the slash"),
-        ({"ignore": "2026-11-20"}, "ignore: '2026-11-20' is not a list of texts"),
+        ({"ignore": "2026-11-20"}, "ignore: '2026-11-20' is not a list of texts in quotes"),
         (
             {"holidays": "US-XY", "model_class": "SeasonalRidgeModel"},
             "holidays: 'US-XY' is unknown: Entity `US` does not have subdivision XY; write a country as",
         ),
         (
             {"holidays": "de", "model_class": "SeasonalRidgeModel"},
-            "holidays: 'de' is unknown: Country de not available; write a country as DE",
+            "holidays: 'de' is unknown: there is no country 'de'; write a country as DE",
+        ),
+        (
+            {"holidays": "utils", "model_class": "SeasonalRidgeModel"},
+            "holidays: 'utils' is unknown: there is no country 'utils'; write a country as DE",
         ),
         (
             {"holidays": "DE"},

@@ -34,6 +34,7 @@ BUILT_INS: dict[str, type[BatchModel]] = {
 }
 _CHOICES = f"name {', '.join(BUILT_INS)} ({AUTO} for short), or your own class as package.module:Class"
 GRID = ("granularity", "horizon", "lookback")
+HOLIDAYS = ("holidays", "timezone")
 _CONTRACTS = (BaseModel, BatchModel, ModelSpec, object)
 
 
@@ -78,9 +79,9 @@ def build(watch: WatchConfig) -> BatchModel:
     """
     model_class = resolve(watch.model_class)
     params = dict(watch.model_params)
-    if watch.holidays is not None and knows_holidays(model_class):
-        params = {"holidays": watch.holidays, "timezone": watch.timezone, **params}
     _check_params(model_class, params)
+    if watch.holidays is not None and knows_holidays(model_class):
+        params |= {"holidays": watch.holidays, "timezone": watch.timezone}
     grid = watch.granularity, watch.horizon, watch.lookback
     if issubclass(model_class, BatchModel):
         return model_class(*grid, **params)
@@ -90,7 +91,7 @@ def build(watch: WatchConfig) -> BatchModel:
 
 def knows_holidays(model_class: type) -> bool:
     """Whether a model is told a watch's holidays: its constructor takes `holidays` and `timezone`."""
-    return {"holidays", "timezone"} <= inspect.signature(model_class).parameters.keys()
+    return set(HOLIDAYS) <= inspect.signature(model_class).parameters.keys()
 
 
 def _named(text: str) -> Any:
@@ -124,9 +125,12 @@ def _check_params(model_class: type, params: dict[str, Any]) -> None:
     if open_ended and any("__init__" in vars(base) for base in model_class.__mro__ if base not in _CONTRACTS):
         return  # a constructor of its own that takes anything; one without any has no parameters
     named = [parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
-    accepted = [name for name in named if name not in GRID]
+    of_watch = (*GRID, *HOLIDAYS) if knows_holidays(model_class) else GRID
+    accepted = [name for name in named if name not in of_watch]
     unknown = [name for name in params if name not in accepted]
     if unknown:
         known = f"it has {', '.join(accepted)}" if accepted else "it has none"
+        if set(unknown) & set(of_watch):
+            known += "; the watch itself has this setting"
         name = model_class.__name__
         raise ConfigError([f"model_params: {name} has no parameter {', '.join(map(repr, unknown))}; {known}"])

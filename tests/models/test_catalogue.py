@@ -86,6 +86,9 @@ def test_unknown_model_params_are_named(own_models: ModuleType) -> None:
     watch = WatchConfig(model_class="SGDRegressorModel", model_params={"epoch": 3})
     with pytest.raises(ConfigError, match="SGDRegressorModel has no parameter 'epoch'; it has learning_rate, epochs"):
         catalogue.build(watch)
+    watch = WatchConfig(model_class="auto", model_params={"holidays": "XX"})
+    with pytest.raises(ConfigError, match="AutoModel has no parameter 'holidays'; it has none; the watch itself has"):
+        catalogue.build(watch)
     watch = WatchConfig(model_class="own_models:Plain", model_params={"speed": 3})
     with pytest.raises(ConfigError, match="Plain has no parameter 'speed'; it has none"):
         catalogue.build(watch)

@@ -37,7 +37,7 @@ from tests.ui.world import (
     serving,
 )
 
-VOID = {"meta", "link", "img", "input", "br"}
+VOID = {"meta", "link", "img", "input", "br", "wbr"}
 HOUR = 3600
 
 
@@ -230,6 +230,8 @@ def test_a_watch(world: World) -> None:
         assert f"http://127.0.0.1:3000/assets/model_versions?view=partitions&amp;partition={MEMORY.slug}" in page
         assert "&#34;10.0.0.3:9090&#34;" in client.get(f"/watches/{MEMORY.slug}?series=0.3:").text
         assert "3 ARIMAModel, 2 LinearTrendModel" in page
+        assert re.search(r"serves: 2 SeasonalNaive\b", client.get(f"/watches/{QUEUE.slug}").text)
+        assert 'class="figure name">Linear<wbr>Trend<wbr>Model</span>' in page
         assert len(re.findall(r"10\.0\.0\.\d:9090&#34; \((?:ARIMA|LinearTrend)Model\)", page)) >= 3
         assert "No series has nothing" in client.get(f"/watches/{MEMORY.slug}?series=nothing").text
         table = client.get(f"/watches/{REQUESTS.slug}").text.split('id="unusual"')[1].split("</section>")[0]

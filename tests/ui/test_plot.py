@@ -54,7 +54,8 @@ def test_the_forecast_starts_where_the_actuals_end() -> None:
 
 
 def test_nothing_to_draw() -> None:
-    """Without one finite value, or without a trace, there is no plot."""
+    """Without one finite value, without a trace, or of one time alone there is no plot."""
+    assert draw([Trace("a", "a", "psi", TIMES[:1], np.ones(1))]) is None
     assert draw([Trace("a", "a", "actual", TIMES, np.full(10, np.nan))]) is None
     assert draw([]) is None
 

@@ -144,9 +144,11 @@ def forecasts(fleet: Fleet) -> None:
     _live(fleet, MEMORY, memory, rising, origin, rising[:, -1:] + 1e6 * np.arange(1, 6))
     queue = [Series.of("queue_length", {"job": job}) for job in ("mail", "push")]
     _live(fleet, QUEUE, queue, random.poisson(30, (2, 60)) + 8.0 * np.arange(60), origin, np.full((2, 5), 40.0))
-    chosen, of_memory = np.array(["ARIMAModel"] * 3 + ["LinearTrendModel"] * 2), fleet.id(MEMORY)
+    chosen = ["ARIMAModel"] * 3 + ["LinearTrendModel"] * 2
     with fleet.store.database.write() as connection:
-        series_models.note(connection, of_memory, np.array([one.fingerprint for one in memory]), chosen)
+        for watch, members, models in ((MEMORY, memory, chosen), (QUEUE, queue, ["SeasonalNaive"] * 2)):
+            fingerprints = np.array([one.fingerprint for one in members])
+            series_models.note(connection, fleet.id(watch), fingerprints, models)
     _quality(fleet, REQUESTS, origin)
     fleet.serve(REQUESTS, 4, 1.3)
     fleet.serve(MEMORY, 2, 2e5)

@@ -145,7 +145,8 @@ class Pages:
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
         )
-        names = ("psi", "share", "count", "whole", "moment", "iso", "absolute", "ago", "field_moment", "error_unit")
+        names = ["psi", "share", "count", "whole", "moment", "iso", "absolute", "ago"]
+        names += ["field_moment", "error_unit", "breakable"]
         self._environment.filters |= {name: getattr(words, name) for name in names}
         self._environment.filters |= {"number": short_number, "duration": format_duration}
         self._environment.globals |= {"static": static, "plural": words.plural, "version": version("sentinel")}

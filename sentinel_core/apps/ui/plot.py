@@ -154,7 +154,7 @@ class Plot:
 def draw(
     traces: Sequence[Trace], marks: Sequence[Mark] = (), spans: Sequence[Span] = (), *, zero: bool = False
 ) -> Plot | None:
-    """Lay out some traces on common axes; None without a value, or with absurd ones.
+    """Lay out some traces on common axes; None without a value, with absurd ones, or where all have one time.
 
     zero: whether the axis starts at zero; bars always do
     """
@@ -166,6 +166,8 @@ def draw(
     times = np.concatenate([one.times for one in traces])
     room = max((_bar_width(one.times) for one in traces if one.kind == "bars"), default=0) // 2
     first, last = int(times.min()) - room, int(times.max()) + room
+    if first == last:
+        return None
     heights = [
         float(values.min()),
         float(values.max()),

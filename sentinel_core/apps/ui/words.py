@@ -1,6 +1,7 @@
 """Numbers, times and states as people read them: filters of the templates."""
 
 import math
+import re
 from datetime import UTC, datetime
 
 from jinja2 import pass_context
@@ -33,6 +34,15 @@ def age(seconds: float) -> str:
 def error_unit(unit: str) -> str:
     """What a rolling error counts, behind its number, by drift_unit."""
     return {"mae": "", "scaled": " × trained", "auto": " deviations above usual"}[unit]
+
+
+def breakable(name: str) -> Markup:
+    """A class's name that breaks between its words where it does not fit.
+
+    >>> breakable("ARIMAModel<"), breakable("SeasonalRidgeModel")
+    (Markup('ARIMA<wbr>Model&lt;'), Markup('Seasonal<wbr>Ridge<wbr>Model'))
+    """
+    return Markup("<wbr>").join(re.split("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=_)", name))
 
 
 def psi(value: float | None) -> str:
