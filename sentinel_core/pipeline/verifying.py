@@ -97,7 +97,8 @@ def _verify(context: Context, this: _Round) -> None:
     pending = forecast_store.write_verified(store, this.step, fresh, now=now)
     with store.database.write() as conn:
         states = {state.watch_id: state for state in watch_store.states(conn).values()}
-        if any((states[one].verified_until or 0) > done for one, done in this.done.items()):
+        kept = {one: done for one, done in this.done.items() if one in states}  # one may be removed at any time
+        if any((states[one].verified_until or 0) > done for one, done in kept.items()):
             return  # another process was faster, and has judged the same steps
         store.segments.commit(conn, [pending])
         quality_store.add(conn, [vars(row) for row in rows])

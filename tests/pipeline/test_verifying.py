@@ -12,7 +12,7 @@ from sentinel_core.config import WatchConfig
 from sentinel_core.pipeline import verifying
 from sentinel_core.pipeline.context import Context
 from sentinel_core.series import Series
-from sentinel_core.storage import forecast_store, quality_store
+from sentinel_core.storage import forecast_store, quality_store, watch_store
 from sentinel_core.storage.quality_store import Quality
 from tests.emitter.fleet import NOW, Fleet, Issue
 
@@ -180,6 +180,20 @@ def test_a_round_is_judged_once(past: Past, monkeypatch: pytest.MonkeyPatch) -> 
         return found
 
     monkeypatch.setattr(verifying, "_judge", slow)
+    past.check(past.verify(until), LONG, until - DAY, until)
+
+
+def test_a_watch_that_is_removed_meanwhile_stops_no_other(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round goes on without it."""
+    until = NOW - NOW % 3_600
+    judge = verifying._judge
+
+    def retiring(context: Context, this: object) -> object:
+        with past.fleet.store.database.write() as connection:
+            watch_store.sync_watches(connection, [(LONG.slug, LONG.selector)], NOW)
+        return judge(context, this)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(verifying, "_judge", retiring)
     past.check(past.verify(until), LONG, until - DAY, until)
 
 
