@@ -296,16 +296,19 @@ class SeasonalRidgeModel(FiveMethods):
     def _forecast(self, window: Window, p: rows.Parameters, origins: IntArray, leads: IntArray) -> FloatArray:
         """From some columns of the window, [n, origins, leads]."""
         z = self._scaled(window, p)
-        if len(origins) == 1:
+        newest = bool((origins == len(window.timestamps) - 1).all())
+        if newest:
             z = z.astype(np.float64)  # so that a row's forecast does not depend on the rows beside it
         calendar = self.calendar
         ahead = min(int(leads[-1]), calendar.week_steps) + max(1, seen.SMOOTH_SECONDS // self.step_seconds)
         profiles = {key: p[key] for key in seen.start(0, calendar)}
-        columns, _ = seen.columns(z, window.timestamps, ahead, calendar, profiles, p["learnt_until"])
+        columns, _ = seen.columns(z, window.timestamps, ahead, calendar, profiles, p["learnt_until"], newest=newest)
         between = _between(self.knots, leads)
         last = columns.level[:, origins]
         coefficients = p["coefficients"]
-        forecast = (coefficients[:, :, :OWN] @ columns.own[:, :, origins]).transpose(0, 2, 1) @ between
+        forecast = (coefficients[:, :, :OWN] @ (columns.own if newest else columns.own[:, :, origins])).transpose(
+            0, 2, 1
+        ) @ between
         shares = coefficients[:, :, OWN:].transpose(0, 2, 1) @ between
         target = np.empty((len(z), len(seen.TARGET), len(leads)), z.dtype)
         for k, origin in enumerate(origins):
@@ -315,8 +318,7 @@ class SeasonalRidgeModel(FiveMethods):
         low, high = np.minimum(low, last)[:, :, None], np.maximum(high, last)[:, :, None]
         room = ROOM * (high - low)
         change = np.clip(forecast.astype(np.float64), low - room - last[:, :, None], high + room - last[:, :, None])
-        newest = features.carry_forward(window.values)[:, origins]
-        values = newest[:, :, None] + change * p["scale"][:, None, None]
+        values = features.carry_forward(window.values)[:, origins, None] + change * p["scale"][:, None, None]
         lowest = p["low"] * p["scale"] + p["centre"]
         positive = lowest >= -1e-9 * p["scale"]
         return np.where(positive[:, None, None], np.maximum(values, 0.0), values)

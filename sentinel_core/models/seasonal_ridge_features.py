@@ -116,7 +116,7 @@ def start(n: int, calendar: Calendar) -> dict[str, NDArray[np.float32]]:
 class Columns:
     """The features of every column of a window and of some columns after it.
 
-    own:    [n, len(OWN), T] of origins
+    own:    [n, len(OWN), T] of origins, or [n, len(OWN), 1] of the newest one
     level:  [n, T] the newest value at each origin, in units of scale
     season: (profile, smooth profile) [n, T + ahead], 0 where not known
     known:  [n, T + ahead] where the profile is known
@@ -161,10 +161,13 @@ def columns(
     calendar: Calendar,
     profiles: dict[str, NDArray[np.float32]],
     learnt_until: IntArray,
+    *,
+    newest: bool = False,
 ) -> tuple[Columns, dict[str, NDArray[np.float32]]]:
     """Features of z [n, T] (NaN in gaps) and of `ahead` columns after it, and the profiles when they have seen it all.
 
     learnt_until: [n], columns up to this time are known to the profiles already
+    newest:       the newest column is the only origin
     """
     n, samples = z.shape
     step = calendar.step_seconds
@@ -185,20 +188,22 @@ def columns(
     deviation = np.where(seen, level - smooth[:, :samples], np.float32(0))
     memories = max(2, calendar.season_steps // 24), max(3, calendar.season_steps // 3)
     hour = _hour_pattern(level, ahead, calendar.hour_steps)
-    own = np.empty((n, len(OWN), samples), z.dtype)
+    at = slice(samples - 1 if newest else 0, samples)
+    mean = newest_averages if newest else averages
+    now, one, two = (part[:, at] for part in (level, _delayed(level, 1), _delayed(level, 2)))
+    own = np.empty((n, len(OWN), now.shape[1]), z.dtype)
     own[:, 0] = 1.0
     end = 1 + len(MEMORIES)
-    own[:, 1:end] = averages(level, MEMORIES) - level[:, None]
-    one, two = _delayed(level, 1), _delayed(level, 2)
-    own[:, end] = np.maximum(np.minimum(level, one), np.minimum(np.maximum(level, one), two)) - level
-    own[:, end + 1] = one - level
-    own[:, end + 2] = -level  # the median, about which z is centred
-    own[:, end + 3] = -deviation
-    own[:, end + 4 : end + 6] = averages(deviation, [min(m, MEMORIES[-1]) for m in memories])
-    own[:, end + 6] = by_week[:, :samples]
-    own[:, end + 7] = last_day[:, :samples]
-    own[:, end + 8] = last_week[:, :samples]
-    own[:, end + 9] = hour[:, :samples]
+    own[:, 1:end] = mean(level, MEMORIES) - now[:, None]
+    own[:, end] = np.maximum(np.minimum(now, one), np.minimum(np.maximum(now, one), two)) - now
+    own[:, end + 1] = one - now
+    own[:, end + 2] = -now  # the median, about which z is centred
+    own[:, end + 3] = -deviation[:, at]
+    own[:, end + 4 : end + 6] = mean(deviation, [min(m, MEMORIES[-1]) for m in memories])
+    own[:, end + 6] = by_week[:, at]
+    own[:, end + 7] = last_day[:, at]
+    own[:, end + 8] = last_week[:, at]
+    own[:, end + 9] = hour[:, at]
     found = Columns(calendar, own, level, (profile, smooth), known, (by_week, last_day, last_week), hour)
     return found, after
 
@@ -238,6 +243,15 @@ def averages(z: Numbers, memories: Sequence[int]) -> Numbers:
         state = part[:, k, :, -1]
     joined: Numbers = part.transpose(0, 2, 1, 3).reshape(n, count, chunks * CHUNK)[:, :, missing:]
     return joined
+
+
+def newest_averages(z: Numbers, memories: Sequence[int]) -> Numbers:
+    """The newest of the `averages` [n, memories, 1], by a weight for each column."""
+    keep = 1 - 1 / np.asarray(memories, np.float64)
+    weights = keep ** np.arange(z.shape[1])[::-1, None]
+    weights[1:] *= 1 - keep
+    newest: Numbers = (z @ weights.astype(z.dtype))[:, :, None]
+    return newest
 
 
 def _read_profiles(

@@ -184,6 +184,14 @@ def test_the_profiles_do_not_depend_on_how_they_were_reached() -> None:
     np.testing.assert_array_equal(whole.season[0][:, split - 24 :], rest.season[0])
 
 
+def test_the_newest_averages_are_the_last_of_all() -> None:
+    """Whatever the window's length."""
+    for samples in (1, 2, 31, 500):
+        z = np.random.default_rng(samples).normal(size=(3, samples))
+        every = seen.averages(z, seen.MEMORIES)[:, :, -1:]
+        np.testing.assert_allclose(seen.newest_averages(z, seen.MEMORIES), every, rtol=1e-9, atol=1e-12)
+
+
 def test_nothing_is_learnt_from_no_series() -> None:
     """A window without series makes a model that forecasts none."""
     model = SeasonalRidgeModel("5m", "1h", "1h")
