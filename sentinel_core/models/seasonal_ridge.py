@@ -24,9 +24,9 @@ from sentinel_core.models import rows
 from sentinel_core.models import seasonal_ridge_features as seen
 from sentinel_core.models.base import Residuals
 from sentinel_core.models.five_methods import FiveMethods
+from sentinel_core.models.seasonal_ridge_averages import Numbers
 from sentinel_core.models.seasonal_ridge_candidates import CANDIDATES, PULLS, averaged, priors, towards, unlearnt
 from sentinel_core.models.seasonal_ridge_equations import OWN, F, Float32Array, Rows, candidates_of, learn, solve
-from sentinel_core.models.seasonal_ridge_features import Numbers
 from sentinel_core.models.seasonal_ridge_scale import LARGEST, level_and_spread, usual_reach
 from sentinel_core.windows import FloatArray, IntArray, Window
 
@@ -326,7 +326,7 @@ class SeasonalRidgeModel(FiveMethods):
     def _blend(self, p: rows.Parameters, k: int, candidates: list[Float32Array]) -> Float32Array:
         return averaged(p["errors"][:, k], p["judged"][:, k], candidates)
 
-    def _take_in(self, window: Window, z: Numbers, p: rows.Parameters, first_new: int, start: int = 0) -> seen.Columns:
+    def _take_in(self, window: Window, z: Numbers, p: rows.Parameters, first_new: int) -> seen.Columns:
         """The features of all columns; range and profiles of `p` then know the new ones."""
         fresh = np.nan_to_num(z[:, first_new:])
         p["low"] = np.minimum(p["low"], fresh.min(axis=1, initial=0.0))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentinel_core.models import seasonal_ridge_features as seen
-from sentinel_core.models.seasonal_ridge_features import Numbers
+from sentinel_core.models.seasonal_ridge_averages import Numbers
 from sentinel_core.windows import FloatArray, IntArray
 
 Float32Array = NDArray[np.float32]

@@ -4,19 +4,16 @@ Every column is a distance from the newest value or from the daily profile, so t
 A profile is read as it was before the column it is compared with: one that had seen it would look better than it is.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentinel_core import calendars
 from sentinel_core.features import DAY_SECONDS
+from sentinel_core.models.seasonal_ridge_averages import Numbers, averages, carry, delayed, moving_mean, newest_averages
 from sentinel_core.windows import IntArray
-
-Numbers = NDArray[Any]  # float32 to learn, float64 to forecast
 
 HOUR_SECONDS, WEEK_SECONDS = 3_600, 7 * DAY_SECONDS
 MOST_SLOTS = 288  # of a day; finer ones only learn noise
@@ -28,7 +25,6 @@ MEMORIES = (2, 5, 12, 36, 144)  # of the averages, in steps
 SMOOTH_SECONDS = 1_800  # the smooth profile is a mean of this much on either side
 HOURS_REMEMBERED = 12
 HOUR_CLIP = 4.0  # mean distances from the hour's mean
-CHUNK = 32  # columns that one matrix product averages
 MOST_HOUR_STEPS = 60
 
 OWN = (
@@ -175,12 +171,12 @@ def columns(
     times = first + step * np.arange(samples + ahead, dtype=np.int64)
     season, week, after = _read_profiles(z, times, calendar, profiles, learnt_until)
     reach = max(1, SMOOTH_SECONDS // step) if calendar.season_slots > 47 else 1
-    profile, smooth = season[0], _moving_mean(season[0], reach)
+    profile, smooth = season[0], moving_mean(season[0], reach)
     known = np.isfinite(profile) & np.isfinite(smooth)
     profile, smooth = np.where(known, profile, np.float32(0)), np.where(known, smooth, np.float32(0))
     week_reach = calendar.season_steps // WEEK_SLOTS
     last_day = _less(season[1], smooth, known)
-    smooth_week = _moving_mean(week.reshape(2 * n, len(times)), week_reach).reshape(week.shape)
+    smooth_week = moving_mean(week.reshape(2 * n, len(times)), week_reach).reshape(week.shape)
     by_week, last_week = (_less(part, smooth, known) for part in smooth_week)
 
     level = carry(z)
@@ -190,7 +186,7 @@ def columns(
     hour = _hour_pattern(level, ahead, calendar.hour_steps)
     at = slice(samples - 1 if newest else 0, samples)
     mean = newest_averages if newest else averages
-    now, one, two = (part[:, at] for part in (level, _delayed(level, 1), _delayed(level, 2)))
+    now, one, two = (part[:, at] for part in (level, delayed(level, 1), delayed(level, 2)))
     own = np.empty((n, len(OWN), now.shape[1]), z.dtype)
     own[:, 0] = 1.0
     end = 1 + len(MEMORIES)
@@ -206,52 +202,6 @@ def columns(
     own[:, end + 9] = hour[:, at]
     found = Columns(calendar, own, level, (profile, smooth), known, (by_week, last_day, last_week), hour)
     return found, after
-
-
-def carry(z: Numbers) -> Numbers:
-    """Gaps hold the value before them, those at the start the first value; 0 where there is none."""
-    if not z.shape[1]:
-        return z
-    finite = np.isfinite(z)
-    index = np.where(finite, np.arange(z.shape[1], dtype=np.int32), np.int32(-1))
-    np.maximum.accumulate(index, axis=1, out=index)
-    index = np.where(index < 0, np.argmax(finite, axis=1).astype(np.int32)[:, None], index)
-    filled: Numbers = np.nan_to_num(np.take_along_axis(z, index.astype(np.int64), axis=1))
-    return filled
-
-
-def averages(z: Numbers, memories: Sequence[int]) -> Numbers:
-    """Exponential averages [n, memories, T] of z [n, T] without gaps, each starting from the first value.
-
-    One product with a triangular matrix averages CHUNK columns; what was before them fades in afterwards.
-    """
-    n, samples = z.shape
-    count = len(memories)
-    keep = 1 - 1 / np.asarray(memories, np.float64)
-    chunks = -(-samples // CHUNK)
-    missing = chunks * CHUNK - samples
-    padded = np.concatenate([np.repeat(z[:, :1], missing, axis=1), z], axis=1) if missing else z
-    column = np.arange(CHUNK)
-    age = column[None, :] - column[:, None]
-    kernel = np.where(age >= 0, (1 - keep)[:, None, None] * keep[:, None, None] ** np.maximum(age, 0), 0.0)
-    product = padded.reshape(n * chunks, CHUNK) @ kernel.transpose(1, 0, 2).reshape(CHUNK, -1).astype(z.dtype)
-    part = product.reshape(n, chunks, count, CHUNK)
-    fading = (keep[:, None] ** (column + 1)).astype(z.dtype)
-    state = np.repeat(z[:, :1], count, axis=1)
-    for k in range(chunks):
-        part[:, k] += fading * state[:, :, None]
-        state = part[:, k, :, -1]
-    joined: Numbers = part.transpose(0, 2, 1, 3).reshape(n, count, chunks * CHUNK)[:, :, missing:]
-    return joined
-
-
-def newest_averages(z: Numbers, memories: Sequence[int]) -> Numbers:
-    """The newest of the `averages` [n, memories, 1], by a weight for each column."""
-    keep = 1 - 1 / np.asarray(memories, np.float64)
-    weights = keep ** np.arange(z.shape[1])[::-1, None]
-    weights[1:] *= 1 - keep
-    newest: Numbers = (z @ weights.astype(z.dtype))[:, :, None]
-    return newest
 
 
 def _read_profiles(
@@ -350,46 +300,9 @@ def as_slice(index: IntArray) -> IntArray | slice:
     return index
 
 
-def _moving_mean(values: Numbers, reach: int) -> Numbers:
-    """The mean of the known among the `reach` columns on either side, NaN where none is."""
-    samples = values.shape[1]
-    if reach < 1 or not samples:
-        return values
-    known = np.isfinite(values)
-    if known.all():
-        column = np.arange(samples)
-        count = np.minimum(column, reach) + np.minimum(samples - 1 - column, reach) + 1
-        mean: Numbers = _sums(values, reach) / count.astype(values.dtype)
-        return mean
-    number = _sums(known.astype(values.dtype), reach)
-    total = _sums(np.where(known, values, values.dtype.type(0)), reach)
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan).astype(values.dtype)
-
-
-def _sums(values: Numbers, reach: int) -> Numbers:
-    """Each column with the `reach` columns on either side, [n, T]: sums of 1, 2, 4, 8 ... columns, joined."""
-    n, samples = values.shape
-    doubled = np.zeros((n, samples + 2 * reach), values.dtype)
-    doubled[:, reach : reach + samples] = values
-    total = np.zeros_like(values)
-    width, offset = 1, 0
-    while True:
-        if (2 * reach + 1) & width:
-            total += doubled[:, offset : offset + samples]
-            offset += width
-        if 2 * width > 2 * reach + 1:
-            return total
-        doubled = doubled[:, :-width] + doubled[:, width:]
-        width *= 2
-
-
 def _less(values: Numbers, smooth: Numbers, known: NDArray[np.bool_]) -> Numbers:
     """values - smooth, 0 where either is unknown."""
     return np.where(known & np.isfinite(values), values - smooth, np.float32(0))
-
-
-def _delayed(values: Numbers, steps: int) -> Numbers:
-    return np.concatenate([np.repeat(values[:, :1], min(steps, values.shape[1]), axis=1), values[:, :-steps]], axis=1)
 
 
 def _hour_pattern(level: Numbers, ahead: int, hour_steps: int) -> Numbers:

@@ -10,6 +10,7 @@ from sentinel_core.models import AutoModel
 from sentinel_core.models import seasonal_ridge_equations as equations
 from sentinel_core.models import seasonal_ridge_features as seen
 from sentinel_core.models.seasonal_ridge import SeasonalRidgeModel
+from sentinel_core.models.seasonal_ridge_averages import averages, newest_averages
 from sentinel_core.windows import FloatArray, Window
 
 STEP = 300
@@ -188,8 +189,8 @@ def test_the_newest_averages_are_the_last_of_all() -> None:
     """Whatever the window's length."""
     for samples in (1, 2, 31, 500):
         z = np.random.default_rng(samples).normal(size=(3, samples))
-        every = seen.averages(z, seen.MEMORIES)[:, :, -1:]
-        np.testing.assert_allclose(seen.newest_averages(z, seen.MEMORIES), every, rtol=1e-9, atol=1e-12)
+        every = averages(z, seen.MEMORIES)[:, :, -1:]
+        np.testing.assert_allclose(newest_averages(z, seen.MEMORIES), every, rtol=1e-9, atol=1e-12)
 
 
 def test_nothing_is_learnt_from_no_series() -> None:
@@ -204,7 +205,7 @@ def test_nothing_is_learnt_from_no_series() -> None:
 def test_averages_are_those_of_a_loop() -> None:
     """Averaging by blocks is averaging one value after the other."""
     values = np.random.default_rng(9).normal(size=(2, 101))
-    found = seen.averages(values, (2, 12))
+    found = averages(values, (2, 12))
     for m, memory in enumerate((2, 12)):
         state = values[:, 0].copy()
         for k in range(values.shape[1]):
