@@ -78,7 +78,7 @@ def describe(report: "BacktestReport") -> Iterator[str]:
     first, last = (datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M") for at in (report.start, report.end))
     judged = f"{report.trained} trainings, {report.origins} origins"
     yield f"  {report.series:,}{of} series; {judged} from {first} to {last} UTC"
-    yield f"  at {' / '.join(_durations(report))} ahead; bounds for {report.level:.0%}"
+    yield f"  at {' / '.join(_durations(report))} ahead; bounds for {100 * report.level:g}%"
 
 
 def table(report: "BacktestReport") -> tuple[Sequence[str], Sequence[Sequence[str]]]:
