@@ -34,7 +34,7 @@ def check_holidays(place: str) -> None:
     ValueError: 'US-XY' is unknown: Entity `US` does not have subdivision XY; write a country as DE, or a state as US-NY
     """
     try:
-        _observed(place, 2000)
+        _observed(place, 2025)
     except NotImplementedError as error:
         raise ValueError(f"{place!r} is unknown: {error}; write a country as DE, or a state as US-NY") from None
 
@@ -72,8 +72,8 @@ def _span(text: str, zone: ZoneInfo) -> tuple[int, int]:
         raise ValueError(
             f"{text!r} is not a span of time; write a day as 2026-11-20, or 2026-11-20T08:00/2026-11-20T12:30"
         ) from None
-    if "/" in text and not end:
-        raise ValueError(f"{text!r} has no end; write it after the slash")
+    if not end and ("/" in text or last == first):  # a day alone is a span, a moment alone is none
+        raise ValueError(f"{text!r} has no end; write it after a slash")
     if last < first:
         raise ValueError(f"{text!r} ends before it begins; write the earlier time first")
     return first, last

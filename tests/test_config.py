@@ -105,7 +105,8 @@ def test_a_watch_counts_in_steps() -> None:
             {"ignore": ["2026-11-20T12:30/2026-11-20T08:00"]},
             "ignore: '2026-11-20T12:30/2026-11-20T08:00' ends before it begins; write the earlier time first",
         ),
-        ({"ignore": ["2026-11-20/"]}, "ignore: '2026-11-20/' has no end; write it after the slash"),
+        ({"ignore": ["2026-11-20/"]}, "ignore: '2026-11-20/' has no end; write it after a slash"),
+        ({"ignore": ["2026-11-20T08:00"]}, "ignore: '2026-11-20T08:00' has no end; write it after a slash"),
         ({"ignore": "2026-11-20"}, "ignore: '2026-11-20' is not a list of texts in quotes"),
         (
             {"holidays": "US-XY", "model_class": "SeasonalRidgeModel"},
