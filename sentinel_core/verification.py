@@ -34,6 +34,15 @@ def round_seconds(step_seconds: int, *, young: bool) -> int:
     return -(-bucket // EARLY_ROUNDS // step_seconds) * step_seconds if young else bucket
 
 
+def reach_seconds(step_seconds: int) -> int:
+    """How far back forecasts are judged and told of: a day, or a step that is longer.
+
+    >>> reach_seconds(60), reach_seconds(172_800)
+    (86400, 172800)
+    """
+    return max(DAY_SECONDS, step_seconds)
+
+
 def judged_leads(horizon_steps: int) -> IntArray:
     """The leads whose quality is kept: powers of two and the horizon, in steps."""
     return knots(horizon_steps)

@@ -68,7 +68,7 @@ def verify_forecasts(context: Context) -> None:
             continue
         end = state.scraped_until - LATE_SECONDS // step * step
         known = state.verified_until if state.verified_until is not None else first_forecast(step, end)
-        begun = max(known, end - DAY_SECONDS)
+        begun = max(known, end - verification.reach_seconds(step))
         young = end - first.get(state.watch_id, end) < verification.bucket_seconds(step)
         each = verification.round_seconds(step, young=young)
         if end // each > begun // each:
@@ -85,14 +85,16 @@ def verify_forecasts(context: Context) -> None:
 
 def _first_forecast(context: Context, step: int, end: int) -> int:
     """The step before the oldest target of the last day's forecasts of a granularity."""
-    found = context.store.segments.segments("forecasts", str(step), end - DAY_SECONDS, end)
+    found = context.store.segments.segments("forecasts", str(step), end - verification.reach_seconds(step), end)
     return min((one.t0 for one in found), default=end) - step
 
 
 def _verify(context: Context, this: _Round) -> None:
     store, now = context.store, context.clock()
     fresh = _judge(context, this)
-    day = forecast_store.verified_since(store, this.step, this.end - DAY_SECONDS, this.end, fresh)
+    day = forecast_store.verified_since(
+        store, this.step, this.end - verification.reach_seconds(this.step), this.end, fresh
+    )
     rows = _rows(verification.qualities(day), this)
     pending = forecast_store.write_verified(store, this.step, fresh, now=now)
     with store.database.write() as conn:
