@@ -84,14 +84,16 @@ class SeasonalRidgeModel(FiveMethods):
         self.fingerprints = window.fingerprints.copy()
 
     def fit_and_judge(self, window: Window) -> Residuals | None:
-        """`fit_window`; residuals of the rows it learnt [n, origins, K], oldest first, and their K leads.
+        """`fit_window`; residuals of the rows it learnt.
 
         Of the newest rows they are those that candidates learnt from the older part alone had when they were compared.
         Those of the older rows are the fit's own: too small, and made larger by as much as its own of the newest rows
         are too small, the median over series. A calibration from them costs no second fit and knows the whole history.
         """
         n, K = len(window.fingerprints), len(self.knots)
-        found: Float32Array = np.full((n, MOST_ROWS, K), np.nan, np.float32)
+        samples = len(window.timestamps)
+        origins = _origins(samples)
+        found: Float32Array = np.full((n, len(origins), K), np.nan, np.float32)
         too_small: FloatArray = np.full((n, K), np.nan)
         position = {int(fingerprint): row for row, fingerprint in enumerate(window.fingerprints)}
 
@@ -105,8 +107,6 @@ class SeasonalRidgeModel(FiveMethods):
         if not np.isfinite(found).any(axis=(0, 1)).all():
             return None  # too short a history to compare anything at the longest leads, and to cost much
         larger = np.maximum(1.0, np.exp(rows.nanmedian(np.log(too_small).T)))
-        samples = len(window.timestamps)
-        origins = _origins(samples)
         for k, lead in enumerate(self.knots.tolist()):
             _, newer, count = _parts(origins, samples, lead)
             found[:, : newer - count, k] *= np.float32(larger[k])
