@@ -16,6 +16,7 @@ from sentinel_core.windows import FloatArray, IntArray
 
 FEW_ORIGINS = 60  # so many own origins that say something new count as much as the whole fleet's
 FEW_FOR_PROFILE = 4.0  # so many own origins count as much as the fleet's for how the scale rises with the lead
+FATTEST = 3.0  # times as far out as the normal distribution's: one of few series may have had an accident
 FEW_VALUES = 24  # of the whole fleet count as much as the normal distribution
 LEAD_BAND = 1.5  # neighbouring leads up to this factor away speak for a lead
 BAND_LEADS = 8  # of which at most so many are looked at
@@ -177,6 +178,7 @@ def _fleet_quantiles(errors: FloatArray, tails: FloatArray) -> FloatArray:
         return assumed
     trust = usable.any(axis=2).sum() / (usable.any(axis=2).sum() + FEW_VALUES)
     found: FloatArray = np.quantile(units[:: 1 + len(units) // FLEET_VALUES], tails)
+    found = np.clip(found, -FATTEST * np.abs(assumed), FATTEST * np.abs(assumed))
     blended: FloatArray = trust * found + (1 - trust) * assumed
     return blended
 

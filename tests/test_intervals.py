@@ -169,3 +169,11 @@ def test_a_single_origin_borrows_how_the_scale_rises() -> None:
     fresh = residuals(normal, rng, scale, 200)
     first = intervals.coverage(fresh[:, :, :1], offsets[:, :1])
     assert 0.92 < first < 0.98, first
+
+
+def test_an_accident_of_one_series_does_not_widen_the_others() -> None:
+    """Where one of three series once was a thousand times as far off, the others keep bounds like those without it."""
+    errors = np.random.default_rng(3).normal(size=(3, 48, 6))
+    calm = intervals.offsets(errors, 0.95)
+    errors[0, 10:15] -= 3_000.0
+    assert np.abs(intervals.offsets(errors, 0.95)[1:]).max() < 3 * np.abs(calm[1:]).max()
