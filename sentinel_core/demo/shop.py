@@ -23,6 +23,7 @@ WATCHES = (
     WatchConfig(
         metric="demo_cpu_ratio",
         bounds=(0, 1),
+        inner_level=0.8,
         model_class="ARIMAModel",
         granularity="30s",
         horizon="5m",
