@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.prometheus]
 
 FORECAST = "demo_disk_used_ratio_sentinel_predicted"
 
+FIRST_ROUND_SECONDS = 600.0  # a round of forecasts is judged when it is over and what comes late has come
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -55,7 +57,7 @@ def seconds(moment: str, now: int) -> int:
     return now + (int(rest[:-1]) * unit[rest[-1]] if rest else 0)
 
 
-@pytest.mark.parametrize("board", ["forecast", "quality", "fleet", "models", "itself"])
+@pytest.mark.parametrize("board", ["forecast", "quality", "models", "itself", "fleet"])
 def test_every_panel_finds_data(demo: str, board: str) -> None:
     """Each query of each panel, with the variables as Grafana fills them, has samples within minutes of the start."""
     dashboard = json.loads((FOLDER / "dashboards" / f"sentinel-{board}.json").read_text())
@@ -84,7 +86,7 @@ def test_every_panel_finds_data(demo: str, board: str) -> None:
         return not last
 
     try:
-        eventually("data in every panel", all_filled)
+        eventually("data in every panel", all_filled, FIRST_ROUND_SECONDS)
     except AssertionError:
         pytest.fail("no data: " + "; ".join(last))
 
